@@ -1,0 +1,66 @@
+"""What a checkpoint format must offer: a source that reads tensors, a sink that writes them.
+
+Conversion, loading, inspection and comparison are written once, against these two. A tensor's name
+and layout are ours (`parameter_names.py`): one tensor per layer, such as `blocks.3.attention.query`
+with shape `[N, D]`... see that file. Each format translates at its own edge.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from llama_jax.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one tensor in our layout."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What travels with the weights: files copied verbatim, and the generation defaults.
+
+    Attributes:
+      files: file name in the checkpoint folder -> the file to copy, or its content.
+      generation: fields of a Hugging Face `generation_config.json` (`eos_token_id` and so on).
+    """
+
+    files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TensorSource(Protocol):
+    """A checkpoint opened for reading. Opening validates names, shapes and sizes and reads no weight;
+    it raises `InputError` that names the file and what to change."""
+
+    format: str
+    config: ModelConfig
+    assets: Assets
+    tensors: Mapping[str, TensorSpec]
+
+    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """The tensor `name` in our layout, or its part `index`; memory-mapped where it can be."""
+        ...
+
+
+class TensorSink(Protocol):
+    """A checkpoint being written into a folder that is not yet in its final place."""
+
+    def write(self, name: str, tensor: np.ndarray) -> None:
+        """Stores one whole tensor, given in our layout. Any order, each name once."""
+        ...
+
+    def finish(self) -> None:
+        """Completes the folder. Raises if a tensor is missing."""
+        ...

@@ -1,0 +1,29 @@
+"""What every tokenizer can do, whatever file it came from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back.
+
+    Attributes:
+      vocab_size: number of ids, special tokens included.
+      bos_id: the id that begins a text, or None.
+      eos_ids: the ids at which generation stops; may be empty.
+      special_tokens: every special token's text -> its id.
+    """
+
+    vocab_size: int
+    bos_id: int | None
+    eos_ids: frozenset[int]
+    special_tokens: dict[str, int]
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Ids of `text`, without BOS or EOS. Special tokens written in `text` stay plain text
+        unless `allow_special`, so that a user cannot forge a message header."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD."""
+        ...
