@@ -1,0 +1,20 @@
+"""The network: Flax Linen modules inside, pure functions outside."""
+
+from llama_jax.model.decode import forward_cached, unstack_blocks
+from llama_jax.model.forward import Params, abstract_params, forward, init_params, logits
+from llama_jax.model.kv_cache import KVCache, init_cache
+from llama_jax.model.operators import REFERENCE, Operators
+
+__all__ = [
+    "REFERENCE",
+    "KVCache",
+    "Operators",
+    "Params",
+    "abstract_params",
+    "forward",
+    "forward_cached",
+    "init_cache",
+    "init_params",
+    "logits",
+    "unstack_blocks",
+]

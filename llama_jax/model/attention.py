@@ -1,0 +1,72 @@
+"""Grouped-query self-attention with rotary positions.
+
+Letters: B batch, T query, D model, N query heads, K key and value heads, H head dim.
+"""
+
+import flax.linen as nn
+import jax
+
+from llama_jax.config import ModelConfig
+from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.model.axes import (
+    ACTIVATION_HEADS,
+    ACTIVATION_KV_HEADS,
+    BATCH,
+    EMBED,
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    SEQUENCE,
+)
+from llama_jax.model.constraint import constrain
+from llama_jax.model.kv_cache import LayerCache
+from llama_jax.model.operators import Operators
+from llama_jax.model.parameter import normal, residual_normal
+from llama_jax.model.rope import apply_rope
+
+
+class Attention(nn.Module):
+    config: ModelConfig
+    operators: Operators
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        angles: tuple[jax.Array, jax.Array],
+        mask: IntervalMask,
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Attends within `x`, or over the cache extended by `x`.
+
+        Args:
+          x: `[B, T, D]`.
+          angles: cosine and sine, each `[B, T, H/2]`.
+          mask: over T keys, or over the cache's S slots.
+
+        Returns:
+          `[B, T, D]` and the extended cache.
+        """
+        config, matmul = self.config, self.operators.matmul
+        D, N, K, H = config.model_dim, config.num_heads, config.num_kv_heads, config.head_dim
+        query_weight = self.param("query", normal(HEADS, HEAD_DIM, EMBED), (N, H, D))
+        key_weight = self.param("key", normal(KV_HEADS, HEAD_DIM, EMBED), (K, H, D))
+        value_weight = self.param("value", normal(KV_HEADS, HEAD_DIM, EMBED), (K, H, D))
+        output_weight = self.param(
+            "output", residual_normal(config, EMBED, HEADS, HEAD_DIM), (D, N, H)
+        )
+
+        query = _by_head(matmul(x, query_weight), ACTIVATION_HEADS)  # [B, T, N, H]
+        key = _by_head(matmul(x, key_weight), ACTIVATION_KV_HEADS)  # [B, T, K, H]
+        value = _by_head(matmul(x, value_weight), ACTIVATION_KV_HEADS)
+        query, key = apply_rope(query, *angles), apply_rope(key, *angles)
+        if cache is not None:
+            cache = cache.extend(key, value)
+            key, value = cache.keys, cache.values  # [B, S, K, H]
+        output = self.operators.attention(query, key, value, mask, scale=H**-0.5)
+        output = _by_head(output, ACTIVATION_HEADS)
+        return matmul(output, output_weight, contracted=2), cache
+
+
+def _by_head(x: jax.Array, heads: str) -> jax.Array:
+    return constrain(x, BATCH, SEQUENCE, heads, HEAD_DIM)

@@ -1,0 +1,28 @@
+"""The heavy operators, as an argument of the model.
+
+The default is plain jnp, runs anywhere and is the oracle of the others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+
+from llama_jax.kernels.attention import reference as attention_reference
+from llama_jax.kernels.matmul import reference as matmul_reference
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What the model computes with.
+
+    Attributes:
+      attention: signature of `kernels/attention/reference.py`.
+      matmul: signature of `kernels/matmul/reference.py`.
+    """
+
+    attention: Callable[..., jax.Array]
+    matmul: Callable[..., jax.Array]
+
+
+REFERENCE = Operators(attention=attention_reference.attention, matmul=matmul_reference.matmul)

@@ -1,0 +1,46 @@
+"""The decoder: embedding, L blocks under one `nn.scan`, final norm. Returns hidden states.
+
+The head is a parameter here and a product elsewhere (`forward.py: logits`): losses, rewards and
+last-token logits each want it applied to something else.
+"""
+
+import flax.linen as nn
+import jax
+
+from llama_jax.config import ModelConfig
+from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.model.axes import ACTIVATION_EMBED, BATCH, EMBED, LAYERS, SEQUENCE, VOCAB
+from llama_jax.model.block import Block
+from llama_jax.model.constraint import constrain
+from llama_jax.model.operators import Operators
+from llama_jax.model.parameter import normal
+from llama_jax.model.rms_norm import RMSNorm
+
+
+class Transformer(nn.Module):
+    config: ModelConfig
+    operators: Operators
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, angles: tuple[jax.Array, jax.Array], mask: IntervalMask
+    ) -> jax.Array:
+        """int `[B, T]` -> `[B, T, D]` in the dtype of the parameters."""
+        config = self.config
+        vocabulary = (config.vocab_size, config.model_dim)
+        embedding = self.param("embedding", normal(VOCAB, EMBED), vocabulary)
+        if not config.tied_embeddings:
+            self.param("head", normal(VOCAB, EMBED), vocabulary)
+
+        x = embedding[tokens]
+        x = constrain(x, BATCH, SEQUENCE, ACTIVATION_EMBED)
+        scanned = nn.scan(
+            Block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.num_layers,
+            metadata_params={nn.PARTITION_NAME: LAYERS},
+        )
+        x, _ = scanned(config, self.operators, name="blocks")(x, angles, mask)
+        return RMSNorm(config.norm_eps, name="final_norm")(x)
