@@ -1,0 +1,152 @@
+"""Writes a Hugging Face checkpoint folder, one tensor at a time and in any order.
+
+Every shard is laid out before the first byte: its header is written and its length set, and each
+tensor then goes to its place by a plain write. So memory holds no more than the tensor at hand.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from llama_jax.checkpoints.huggingface_config import config_to_huggingface
+from llama_jax.checkpoints.interface import Assets, TensorSpec
+from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
+from llama_jax.checkpoints.safetensors_file import DTYPES, SafetensorsLayout, plan_safetensors
+from llama_jax.config import ModelConfig
+from llama_jax.errors import InputError
+
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class HuggingFaceSink:
+    """A folder with `config.json`, `generation_config.json`, safetensors shards, their index if
+    there are several, and the asset files.
+
+    Args:
+      path: the folder; created.
+      config: the model.
+      tensors: our name -> shape and dtype to be written, for every tensor of `config`.
+      assets: files to copy beside, and generation defaults.
+      shard_bytes: the most bytes of tensors in one file; a larger tensor has a file of its own.
+
+    Raises `InputError`, before it writes anything, for a config or dtype that the format does not
+    have and when the disk has too little room.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: ModelConfig,
+        tensors: Mapping[str, TensorSpec],
+        assets: Assets,
+        *,
+        shard_bytes: int = 5 * 10**9,
+    ):
+        self.path = Path(path)
+        self._assets = assets
+        self._tensors = dict(tensors)
+        self._foreign = {tensor.name: tensor for tensor in layer_tensors(config)}
+        if {name: tensor.shape for name, tensor in self._foreign.items()} != {
+            name: spec.shape for name, spec in tensors.items()
+        }:
+            raise ValueError("tensors are not those of config")
+        for name, spec in tensors.items():
+            if spec.dtype not in DTYPES.values():
+                raise InputError(
+                    f"{self.path}: cannot store {name} as {spec.dtype}; use --dtype float32, "
+                    "float16 or bfloat16"
+                )
+        self._config_fields = config_to_huggingface(config, _common_dtype(tensors)) | {
+            key: assets.generation.get(key) for key in _TOKEN_IDS
+        }
+        self._layouts = _plan_shards(self._foreign.values(), self._tensors, shard_bytes)
+        self._file_of = {
+            name: file for file, layout in self._layouts.items() for name in layout.starts
+        }
+        self._unwritten = set(self._tensors)
+        _check_room(self.path, sum(layout.num_bytes for layout in self._layouts.values()))
+        self.path.mkdir(parents=True, exist_ok=True)
+        for file, layout in self._layouts.items():
+            with open(self.path / file, "wb") as shard:
+                shard.write(layout.header)
+                shard.truncate(layout.num_bytes)
+
+    def write(self, name: str, tensor: np.ndarray) -> None:
+        """Stores one whole tensor, in our layout and its planned dtype."""
+        spec = self._tensors[name]
+        if name not in self._unwritten or (tensor.shape, tensor.dtype) != (spec.shape, spec.dtype):
+            raise ValueError(f"{name} was written before, or is not as planned: {spec}")
+        foreign_name = self._foreign[name].foreign_name("huggingface")
+        file = self._file_of[foreign_name]
+        with open(self.path / file, "r+b") as shard:
+            shard.seek(self._layouts[file].starts[foreign_name])
+            shard.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+        self._unwritten.remove(name)
+
+    def finish(self) -> None:
+        """Writes the small files and brings everything to the disk; `config.json` comes last."""
+        if self._unwritten:
+            raise ValueError(f"not written: {', '.join(sorted(self._unwritten)[:3])} ...")
+        for name, content in self._assets.files.items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                (self.path / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, self.path / name)
+        if len(self._layouts) > 1:
+            total = sum(spec.num_bytes for spec in self._tensors.values())
+            index = {"metadata": {"total_size": total}, "weight_map": self._file_of}
+            self._write_json("model.safetensors.index.json", index)
+        if self._assets.generation:
+            self._write_json("generation_config.json", dict(self._assets.generation))
+        self._write_json("config.json", self._config_fields)
+        for path in (*self.path.rglob("*"), self.path):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+    def _write_json(self, name: str, fields: dict) -> None:
+        (self.path / name).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _common_dtype(tensors: Mapping[str, TensorSpec]) -> np.dtype:
+    """The dtype that transformers should load into: float32 holds every mixture."""
+    dtypes = {spec.dtype for spec in tensors.values()}
+    return dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+
+
+def _plan_shards(
+    order, tensors: Mapping[str, TensorSpec], shard_bytes: int
+) -> dict[str, SafetensorsLayout]:
+    """File name -> layout, filled in the order of the forward pass."""
+    shards: list[dict[str, TensorSpec]] = [{}]
+    room = shard_bytes
+    tensor: LayerTensor
+    for tensor in order:
+        spec = tensors[tensor.name]
+        if spec.num_bytes > room and shards[-1]:
+            shards.append({})
+            room = shard_bytes
+        stored = TensorSpec(tensor.foreign_shape, spec.dtype)
+        shards[-1][tensor.foreign_name("huggingface")] = stored
+        room -= spec.num_bytes
+    if len(shards) == 1:
+        return {"model.safetensors": plan_safetensors(shards[0])}
+    return {
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors": plan_safetensors(shard)
+        for number, shard in enumerate(shards, 1)
+    }
+
+
+def _check_room(path: Path, needed: int) -> None:
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise InputError(
+            f"{path}: the checkpoint needs {needed:,} bytes and its disk has {free:,} free; make "
+            "room or choose another place"
+        )
