@@ -1,0 +1,147 @@
+"""The front door: `llama-jax COMMAND ...`.
+
+One table names every command and the function behind it, imported when the command is asked for: so
+`--help` answers at once, and no command waits for the libraries of another. Each function's typed
+arguments and docstring are its command line (tyro).
+
+Whatever the user can put right ends as one line on stderr and exit code 2; anything else is our
+mistake and keeps its traceback.
+"""
+
+import contextlib
+import difflib
+import functools
+import importlib
+import inspect
+import io
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+
+from llama_jax import __version__
+from llama_jax.errors import InputError
+
+# Command -> ("module:function", what it does in one line).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": (
+        "infer.quickstart:quickstart",
+        "a tour with a small real model: convert, answer in batch, export",
+    ),
+    "convert": (
+        "llama_jax.checkpoints.convert:convert_command",
+        "checkpoint from any format to hf, meta or orbax, streamed and verified",
+    ),
+    "inspect": (
+        "llama_jax.checkpoints.inspect:inspect_command",
+        "what a checkpoint is: format, config, sizes, tokenizer",
+    ),
+    "compare": (
+        "llama_jax.checkpoints.compare:compare_command",
+        "whether two checkpoints compute the same (exit code 1 if not)",
+    ),
+    "generate": (
+        "infer.generate_command:generate",
+        "continue one or many prompts in a batch",
+    ),
+    "chat": ("infer.chat_terminal:chat", "talk to a model in the terminal"),
+    "bench": ("infer.benchmark:bench", "tokens per second, measured against named peers"),
+    "doctor": ("llama_jax.doctor:doctor", "devices and versions on this machine"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line (`sys.argv` by default) and exits with its code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        sys.exit(_run(arguments))
+    except InputError as error:
+        sys.exit(_report(str(error)))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left: nobody to tell
+        sys.exit(141)
+    except OSError as error:
+        sys.exit(_report(_describe(error)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        print(f"llama-jax {__version__}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(COMMANDS)}"
+        raise InputError(f"no command {command!r}; {hint}")
+    module, function = COMMANDS[command][0].split(":")
+    call = _parse(getattr(importlib.import_module(module), function), command, arguments[1:])
+    return call() or 0
+
+
+def _parse(function: Callable, command: str, arguments: list[str]) -> Callable[[], int | None]:
+    """`function` with its arguments bound. tyro would take a ValueError of a function that it calls
+    for a mistake in the arguments, so it only ever calls the binder."""
+    import tyro
+
+    @functools.wraps(function)
+    def bind(*args, **kwargs):
+        return functools.partial(function, *args, **kwargs)
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                bind,
+                prog=f"llama-jax {command}",
+                description=(inspect.getdoc(function) or "").split("\nArgs:")[0],
+                args=arguments,
+            )
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise InputError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """tyro's framed complaint, a title and some lines, as one line without the title."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", "", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines[1:] if line)
+    return re.sub(r"\s*For full helptext, (?:run|see):? ", "; for help run ", text)
+
+
+def _describe(error: OSError) -> str:
+    """Names the file of an error of the operating system, such as a full disk."""
+    files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+    reason = error.strerror or str(error).splitlines()[0]
+    return f"{files}: {reason}" if files else reason
+
+
+def _report(message: str) -> int:
+    line = f"error: {' '.join(message.split())}"
+    print(f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    columns = shutil.get_terminal_size().columns
+    lines = [f"  {name:<{width}}  {summary}"[:columns] for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: llama-jax COMMAND ...",
+            "",
+            *lines,
+            "",
+            "llama-jax COMMAND --help explains a command; llama-jax --version says which this is.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
