@@ -5,6 +5,7 @@ byte pairs), `.tokens` and `.merges` are the vocabulary in GPT-2's byte alphabet
 which tokens are control tokens, and `.pre` names how text is cut into words, a name that only
 llama.cpp's source explains. The wrong cutting gives wrong ids in silence, so a name that is not
 known here is refused; so is "default", which llama.cpp's converter writes when it does not know.
+The kind "llama" (SentencePiece) is refused too.
 
 Reference: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and llama.cpp's
 src/llama-vocab.cpp for the names of `.pre`.
@@ -44,7 +45,9 @@ _ROLES = {
 }
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], *, place: str) -> dict[str, bytes]:
+def huggingface_files_from_gguf(
+    metadata: Mapping[str, Any], *, place: str = "the GGUF file"
+) -> dict[str, bytes]:
     """`tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, name -> content.
 
     Args:
