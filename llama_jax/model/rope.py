@@ -5,7 +5,9 @@ rotation; at position 100,000 bfloat16 cannot tell two neighbouring positions ap
 
 An angle is position times frequency, so at position 100,000 the last bit of a frequency moves the
 angle by 0.006 radian. PyTorch computes frequencies in float32 and models are trained with those, so
-`_powers` reproduces its bits: the power rounded to float32, then the reciprocal in float32.
+`_powers` reproduces its bits: base and exponents rounded to float32, then the power, then the
+reciprocal. (For the head dimensions of published models; PyTorch's own power is one bit off the
+rounded one for some others, such as 96.)
 """
 
 import functools
@@ -75,21 +77,26 @@ def ntk_theta(config: ModelConfig, factor: float) -> float:
 @functools.lru_cache
 def _powers(theta: float, head_dim: int) -> np.ndarray:
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1) / (theta ** exponents.astype(np.float64)).astype(np.float32)
+    powers = np.float64(np.float32(theta)) ** exponents.astype(np.float64)
+    frequencies = np.float32(1) / powers.astype(np.float32)
     frequencies.flags.writeable = False
     return frequencies
 
 
 def _llama3(frequencies: np.ndarray, scaling: Llama3Scaling) -> np.ndarray:
-    """Meta's `apply_scaling`: long waves divided by the factor, short ones kept, a ramp between."""
-    wavelengths = np.float32(2 * math.pi) / frequencies
+    """Meta's `apply_scaling`: long waves divided by the factor, short ones kept, a ramp between.
+
+    Number over tensor is number times reciprocal, as PyTorch rounds it.
+    """
+    one, factor = np.float32(1), np.float32(scaling.factor)
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     original = scaling.original_context_length
-    divided = frequencies / np.float32(scaling.factor)
-    ramp = (np.float32(original) / wavelengths - np.float32(low)) / np.float32(high - low)
-    between = (np.float32(1) - ramp) * divided + ramp * frequencies
+    wavelengths = np.float32(2 * math.pi) * (one / frequencies)
+    ramp = np.float32(original) * (one / wavelengths) - np.float32(low)
+    ramp = ramp / np.float32(high - low)
+    between = (one - ramp) * frequencies / factor + ramp * frequencies
     long, short = wavelengths > original / low, wavelengths < original / high
-    return np.select([long, short], [divided, frequencies], between)
+    return np.select([long, short], [frequencies / factor, frequencies], between)
 
 
 def _dynamic_frequencies(positions: jax.Array, config: ModelConfig) -> jax.Array:

@@ -1,0 +1,169 @@
+"""Logits and gradients against transformers: float32, tiny random models, near and far."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from llama_jax.checkpoints.parameter_names import layer_tensors
+from llama_jax.config import (
+    TINY,
+    DynamicNtkScaling,
+    LinearScaling,
+    Llama3Scaling,
+    NtkScaling,
+)
+from llama_jax.model import forward, init_params, logits
+from llama_jax.model.rope import ntk_theta, rope_frequencies
+
+# Both sides are float32 with another order of summation, two layers deep: a few units in the last
+# place (6e-8) of the largest logit, times the square root of the sums' lengths.
+TOLERANCE = 2e-5
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def our_logits(params, tokens, positions, config):
+    return logits(
+        params, forward(params, tokens, config=config, positions=positions), config=config
+    )
+
+
+LLAMA3 = TINY.rope_scaling
+SCALINGS = {
+    "none": None,
+    "llama3-8": LLAMA3,
+    "llama3-32": dataclasses.replace(LLAMA3, factor=32.0),
+    "ntk": NtkScaling(factor=4.0),
+    "linear": LinearScaling(factor=4.0),
+}
+
+
+def transformers_config(config):
+    """The same architecture in transformers, with the names that transformers gives it."""
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    match config.rope_scaling:
+        case Llama3Scaling() as s:
+            rope |= {
+                "rope_type": "llama3",
+                "factor": s.factor,
+                "low_freq_factor": s.low_frequency_factor,
+                "high_freq_factor": s.high_frequency_factor,
+                "original_max_position_embeddings": s.original_context_length,
+            }
+        case NtkScaling(factor):  # transformers has no static NTK: give it the stretched base
+            rope["rope_theta"] = ntk_theta(config, factor)
+        case LinearScaling(factor):
+            rope |= {"rope_type": "linear", "factor": factor}
+        case DynamicNtkScaling(factor):
+            rope |= {"rope_type": "dynamic", "factor": factor}
+    return LlamaConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.model_dim,
+        intermediate_size=config.feed_forward_dim,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        max_position_embeddings=config.context_length,
+        rms_norm_eps=config.norm_eps,
+        tie_word_embeddings=config.tied_embeddings,
+        rope_parameters=rope,
+    )
+
+
+def both_models(config):
+    """Our params, far from initialisation so that every weight matters, and transformers' copy."""
+    params = init_params(config, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf * 5 + 0.01, params)
+    theirs = LlamaForCausalLM(transformers_config(config)).eval()
+    state = theirs.state_dict()
+    with torch.no_grad():
+        for tensor in layer_tensors(config):
+            weight = np.array(leaf_of(params, tensor)).reshape(tensor.foreign_shape)
+            state[tensor.foreign_name("huggingface")].copy_(torch.from_numpy(weight))
+    return params, theirs
+
+
+def leaf_of(params, tensor):
+    leaf = params
+    for key in tensor.row.ours.replace("{}.", "").split("."):
+        leaf = leaf[key]
+    return leaf if tensor.layer is None else leaf[tensor.layer]
+
+
+def assert_same_logits(config, first_position):
+    params, theirs = both_models(config)
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 40))
+    positions = first_position + np.broadcast_to(np.arange(40), (2, 40))
+    ours = np.asarray(our_logits(params, tokens, positions, config))
+    with torch.inference_mode():
+        expected = theirs(torch.tensor(tokens), position_ids=torch.tensor(positions)).logits.numpy()
+    scale = np.abs(expected).max()
+    assert np.abs(ours - expected).max() / scale < TOLERANCE
+
+
+@pytest.mark.parametrize("first_position", [0, 100_000])
+@pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS)
+def test_logits_for_each_rope_scaling(scaling, first_position):
+    assert_same_logits(dataclasses.replace(TINY, rope_scaling=scaling), first_position)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("heads", [(4, 4), (3, 1), (8, 2), (8, 1)], ids=str)
+def test_logits_for_each_gqa_ratio(heads, tied):
+    config = dataclasses.replace(
+        TINY,
+        model_dim=16 * heads[0],  # transformers wants a multiple
+        num_heads=heads[0],
+        num_kv_heads=heads[1],
+        tied_embeddings=tied,
+    )
+    assert_same_logits(config, 100_000)
+
+
+def test_frequencies_are_the_same_bits_as_torch():
+    for theta in (1e4, 1e5, 5e5):
+        for head_dim in (16, 64, 128):
+            for scaling in SCALINGS.values():
+                config = dataclasses.replace(
+                    TINY, head_dim=head_dim, rope_theta=theta, rope_scaling=scaling
+                )
+                theirs = LlamaRotaryEmbedding(transformers_config(config)).inv_freq.numpy()
+                np.testing.assert_array_equal(rope_frequencies(config), theirs)
+
+
+def test_logits_for_dynamic_ntk_within_and_beyond_the_original_context():
+    scaling = DynamicNtkScaling(factor=2.0, original_context_length=24)
+    config = dataclasses.replace(TINY, rope_scaling=scaling, context_length=24)
+    assert_same_logits(config, 0)  # 40 tokens, so the base has grown
+    assert_same_logits(dataclasses.replace(config, context_length=64, rope_scaling=None), 0)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradients_of_every_parameter(tied):
+    config = dataclasses.replace(TINY, tied_embeddings=tied)
+    params, theirs = both_models(config)
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(0, config.vocab_size, (2, 24))
+    positions = 100_000 + np.broadcast_to(np.arange(24), (2, 24))
+    weights = rng.standard_normal((2, 24, config.vocab_size), np.float32)
+
+    def loss(params):
+        return jnp.mean(weights * our_logits(params, tokens, positions, config))
+
+    gradients = jax.grad(loss)(params)
+    output = theirs(torch.tensor(tokens), position_ids=torch.tensor(positions)).logits
+    (torch.tensor(weights) * output).mean().backward()
+    expected = dict(theirs.named_parameters())
+    for tensor in layer_tensors(config):
+        theirs_gradient = expected[tensor.foreign_name("huggingface")].grad.numpy()
+        ours = np.asarray(leaf_of(gradients, tensor)).reshape(tensor.foreign_shape)
+        error = np.abs(ours - theirs_gradient).max() / np.abs(theirs_gradient).max()
+        # Twice the depth of the forward pass.
+        assert error < 2 * TOLERANCE, tensor.name
