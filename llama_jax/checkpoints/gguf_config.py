@@ -138,11 +138,13 @@ def _read_scaling(
         original_context_length=8192,
     )
     # Converters compute in float32, where the interpolated band keeps about five digits.
-    if (
-        scaling.factor < 1
-        or theta <= 0
-        or not np.allclose(divisors, llama3_divisors(scaling, theta, head_dim), rtol=1e-4, atol=0)
-    ):
+    is_llama3 = (
+        divisors.shape == (head_dim // 2,)
+        and scaling.factor >= 1
+        and theta > 0
+        and np.allclose(divisors, llama3_divisors(scaling, theta, head_dim), rtol=1e-4, atol=0)
+    )
+    if not is_llama3:
         raise InputError(
             f"{file}: rope_freqs.weight is not a scaling of Llama 3 (low 1, high 4, original "
             "context 8192); other frequency tables are not supported"
