@@ -1,7 +1,7 @@
 """Our own weights checkpoint: a folder with `llama_jax.json`, and one Orbax leaf per layer tensor.
 
     llama_jax.json            format version, config, dtype, the size of every file below `weights`
-    weights/                  an Orbax checkpoint; its tree is {"blocks.3.attention.query": array, ...}
+    weights/                  an Orbax checkpoint; a tree {"blocks.3.attention.query": array, ...}
     generation_config.json    and the tokenizer's files, verbatim
 
 A leaf that the sink wrote is a plain file of its values, so reading a part of it is a memory map: a
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from llama_jax.checkpoints.dtypes import DTYPES
 from llama_jax.checkpoints.interface import Assets, TensorSpec
 from llama_jax.checkpoints.json_file import read_json
 from llama_jax.checkpoints.orbax_layout import (
     DESCRIPTION_FILE,
-    DTYPES,
     FORMAT_VERSION,
     GENERATION_FILE,
     TREE_FOLDER,
@@ -43,7 +43,7 @@ class OrbaxSource:
         self._path = Path(path)
         if not (self._path / DESCRIPTION_FILE).is_file():
             raise InputError(
-                f"{self._path}: no {DESCRIPTION_FILE}, so writing it was not finished; convert again"
+                f"{self._path}: no {DESCRIPTION_FILE}, so it was not finished; convert again"
             )
         description = read_json(self._path / DESCRIPTION_FILE)
         version = description.get("format_version")

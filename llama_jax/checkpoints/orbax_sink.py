@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from llama_jax.checkpoints.dtypes import DTYPES
 from llama_jax.checkpoints.interface import Assets, TensorSpec
 from llama_jax.checkpoints.orbax_layout import (
     DESCRIPTION_FILE,
-    DTYPES,
     FORMAT_VERSION,
     GENERATION_FILE,
     WEIGHTS_FOLDER,
@@ -75,7 +75,7 @@ class OrbaxSink:
         self._path.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, tensor: np.ndarray) -> None:
-        """Stores one whole tensor, in our layout and its planned dtype. It must not change after."""
+        """Stores one whole tensor, in our layout and planned dtype; it must not change after."""
         spec = self._tensors[name]
         if name not in self._unwritten or (tensor.shape, tensor.dtype) != (spec.shape, spec.dtype):
             raise ValueError(f"{name} was written before, or is not as planned: {spec}")

@@ -1,0 +1,111 @@
+"""Writing a folder so that it is either whole or not there.
+
+Everything goes into `NAME.incomplete` beside the destination, is brought to the disk, and is
+renamed at the end. A run that fails removes it; one that was killed leaves it, and the next run
+starts anew, because nothing says that the source and the options are still the same. `NAME.lock`
+keeps two runs from writing to one destination; the kernel releases it when its process dies.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llama_jax.errors import InputError
+
+
+@contextmanager
+def staged_folder(
+    destination: Path,
+    *,
+    num_bytes: int,
+    replace: bool = False,
+    say: Callable[[str], None] = print,
+) -> Iterator[Path]:
+    """A new folder to write into, which becomes `destination` if the block succeeds.
+
+    Args:
+      destination: may exist only as an empty folder, unless `replace`.
+      num_bytes: about how much will be written.
+      replace: whether `destination` may be replaced, once the new folder is whole.
+      say: told when the leftover of an interrupted run is removed.
+
+    Raises `InputError`, before anything is written, if the destination is taken, another process is
+    writing to it, or its disk has too little room; `OSError` with a file name for a disk that is
+    full after all.
+    """
+    destination = destination.absolute()
+    check_free(destination, replace=replace)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(destination):
+        staging = destination.with_name(destination.name + ".incomplete")
+        if staging.exists():
+            say(f"removing {staging}, left by an interrupted run")
+            shutil.rmtree(staging)
+        free = shutil.disk_usage(destination.parent).free
+        if num_bytes > free:
+            raise InputError(
+                f"{destination}: needs {num_bytes:,} bytes and its disk has {free:,} free; make "
+                "room or choose another place"
+            )
+        staging.mkdir()
+        try:
+            yield staging
+            _bring_to_disk(staging)
+            check_free(destination, replace=replace)
+            if replace and destination.exists():
+                shutil.rmtree(destination)
+            os.rename(staging, destination)
+            _sync(destination.parent)
+        except BaseException as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, str(destination)) from error
+            raise
+
+
+def check_free(destination: Path, *, replace: bool) -> None:
+    """Raises `InputError` unless `destination` may be written: absent, an empty folder, or any
+    folder if `replace`."""
+    if destination.is_dir() and (replace or not any(destination.iterdir())):
+        return
+    if os.path.lexists(destination):
+        raise InputError(f"{destination}: already exists; remove it or choose another place")
+
+
+@contextmanager
+def _lock(destination: Path) -> Iterator[None]:
+    path = destination.with_name(destination.name + ".lock")
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise InputError(
+                f"{destination}: another process is writing it; wait for it or choose another place"
+            ) from error
+        # Whoever held it before may have removed the file between our opening and locking it.
+        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+            break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _bring_to_disk(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
