@@ -8,6 +8,7 @@ checked: that would read everything.
 """
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -26,18 +27,25 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     torch = import_torch()
     record_sizes = _record_sizes(path)
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with warnings.catch_warnings():
+            # Remarks on the pickle's dialect; what matters of it is checked below.
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except OSError:
+        raise
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: its pickle holds code or objects other than tensors and is not opened; "
             "re-save a plain state dict of tensors"
         ) from None
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: damaged file ({reason}); download it again") from None
     if not isinstance(state, dict):
         raise InputError(f"{path}: must hold a dict of tensors, not {type(state).__name__}")
     for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise InputError(f"{path}: must hold a dict of named tensors, but has a key {name!r}")
         if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
             raise InputError(f"{path}: entry {name} is not a plain tensor; re-save without it")
     storages = (tensor.untyped_storage() for tensor in state.values())
