@@ -1,0 +1,99 @@
+"""A checkpoint of any format onto devices: `load_checkpoint`.
+
+Files have a tensor per layer, `params` has the layers stacked. Each leaf is made by
+`jax.make_array_from_callback`: every device asks for its part, which is read from the layers it
+covers. So a host reads only what its devices hold, and its memory has one leaf's local part at a
+time, beside what lies on the devices.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llama_jax.checkpoints.dtypes import cast_tensor
+from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.interface import TensorSource
+from llama_jax.checkpoints.parameter_names import PARAMETER_NAMES
+from llama_jax.config import ModelConfig
+from llama_jax.errors import InputError
+
+Params = dict[str, Any]
+
+
+def load_checkpoint(
+    path: str | Path, *, dtype: Any = None, shardings: Params | None = None
+) -> tuple[ModelConfig, Params]:
+    """The config and the parameters of the checkpoint at `path`, in any format.
+
+    Args:
+      path: a checkpoint folder or a .gguf file.
+      dtype: float32, bfloat16 or float16 for every parameter; by default as stored (where layers
+        differ in that, the dtype that holds them all).
+      shardings: a tree like `params` of `jax.sharding.Sharding`; by default the default device.
+
+    Returns:
+      `params` as `llama_jax.forward` wants them, layers stacked.
+
+    Raises `InputError` that names the file and what to change.
+    """
+    source = open_source(path)
+    stacked = {row.ours.replace(".{}", "") for row in PARAMETER_NAMES}
+    if source.config.tied_embeddings:
+        stacked.remove("head")
+    if shardings is not None:
+        shardings = dict(_leaves(shardings))
+        if shardings.keys() != stacked:
+            wrong = ", ".join(sorted(shardings.keys() ^ stacked))
+            raise InputError(f"{path}: shardings do not have the leaves of its params: {wrong}")
+    params: Params = {}
+    for row in PARAMETER_NAMES:
+        name = row.ours.replace(".{}", "")
+        if name not in stacked:
+            continue
+        sharding = shardings[name] if shardings is not None else _default_sharding()
+        *parents, last = name.split(".")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = _load_leaf(source, row.ours, dtype, sharding)
+    return source.config, params
+
+
+def _load_leaf(source: TensorSource, ours: str, dtype, sharding) -> jax.Array:
+    """One leaf of `params`, stacked if `ours` has a place for the layer."""
+    is_stacked = "{}" in ours
+    names = [ours.format(i) for i in range(source.config.num_layers)] if is_stacked else [ours]
+    specs = [source.tensors[name] for name in names]
+    wanted = np.dtype(dtype or jnp.result_type(*(spec.dtype for spec in specs)))
+    shape = (len(names), *specs[0].shape) if is_stacked else specs[0].shape
+
+    def read_part(index: tuple[slice, ...]) -> np.ndarray:
+        # A fresh array also because JAX on a CPU may keep what it is given as the device's buffer,
+        # and a donated buffer must not be somebody's file.
+        part = np.empty(
+            [len(range(*part.indices(size))) for part, size in zip(index, shape, strict=True)],
+            wanted,
+        )
+        if not is_stacked:
+            part[...] = cast_tensor(source.read(ours, index), wanted, ours)
+            return part
+        for i, layer in enumerate(range(*index[0].indices(len(names)))):
+            part[i] = cast_tensor(source.read(names[layer], index[1:]), wanted, names[layer])
+        return part
+
+    return jax.make_array_from_callback(shape, sharding, read_part)
+
+
+def _default_sharding() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _leaves(tree: Params, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
