@@ -59,8 +59,11 @@ def huggingface_files_from_gguf(
     """
     pre_tokenizers, ignore_merges = _pre_tokenizers(metadata, place)
     tokens = _field(metadata, "tokenizer.ggml.tokens", list, place)
-    if len(set(tokens)) != len(tokens) or not all(isinstance(token, str) for token in tokens):
-        raise InputError(f"{place}: tokenizer.ggml.tokens repeats a token or holds one not a text")
+    if not all(isinstance(token, str) for token in tokens) or len(set(tokens)) != len(tokens):
+        raise InputError(
+            f"{place}: tokenizer.ggml.tokens repeats a token or holds one that is no text; "
+            "download the file again"
+        )
     token_types = _field(metadata, "tokenizer.ggml.token_type", list, place)
     if len(token_types) != len(tokens):
         raise InputError(
@@ -90,11 +93,14 @@ def huggingface_files_from_gguf(
         ],
         bos=bos,
     )
+    chat_template = metadata.get("tokenizer.chat_template")
+    if chat_template is not None and not isinstance(chat_template, str):
+        raise InputError(f"{place}: tokenizer.chat_template must be a string; use another file")
     architecture = metadata.get("general.architecture")
     config_files = tokenizer_config_files(
         roles,
         model_max_length=metadata.get(f"{architecture}.context_length"),
-        chat_template=metadata.get("tokenizer.chat_template"),
+        chat_template=chat_template,
     )
     return {"tokenizer.json": tokenizer_json, **config_files}
 
@@ -107,7 +113,7 @@ def _pre_tokenizers(metadata: Mapping[str, Any], place: str) -> tuple[list[dict[
             "is handled; convert from the original checkpoint"
         )
     pre = metadata.get("tokenizer.ggml.pre")
-    if pre not in _PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in _PRE_TOKENIZERS:
         raise InputError(
             f"{place}: tokenizer.ggml.pre is {pre!r}, and only {', '.join(_PRE_TOKENIZERS)} are "
             "handled; convert from the original checkpoint"
@@ -133,7 +139,7 @@ def _merges(
 def _field(metadata: Mapping[str, Any], key: str, kind: type, place: str) -> Any:
     value = metadata.get(key)
     if not isinstance(value, kind):
-        raise InputError(f"{place}: {key} is missing or no {kind.__name__}; use a complete GGUF")
+        raise InputError(f"{place}: {key} is missing or not a {kind.__name__}; use another file")
     return value
 
 

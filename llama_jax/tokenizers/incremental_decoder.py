@@ -11,8 +11,10 @@ that came out last.
 - If it still ends so with more ids, the bytes are no text. All comes out but the last three U+FFFD,
   which may still be the start of a character.
 
-Everything put out, with `finish()` at the end, is `tokenizer.decode` of all the ids. A push decodes
-at most a dozen ids, however many came before.
+Everything put out, with `finish()` at the end, is `tokenizer.decode` of all the ids. (One
+exception: a `tokenizer.json` with a `ByteFallback` decoder turns a whole run of byte tokens into
+U+FFFD if any of it is no text, good characters that are already out included.) A push decodes at
+most a dozen ids, however many came before.
 """
 
 from llama_jax.tokenizers.interface import Tokenizer

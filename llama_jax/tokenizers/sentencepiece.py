@@ -34,13 +34,17 @@ class SentencePieceTokenizer:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such file; give the path of a SentencePiece model")
+        model = sentencepiece.SentencePieceProcessor()
         try:
-            model = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-        except RuntimeError as error:
+            loaded = model.load_from_serialized_proto(path.read_bytes())
+        except RuntimeError:
+            loaded = False
+        # The library takes an empty file for an empty model.
+        if not loaded or not model.get_piece_size():
             raise InputError(
                 f"{path}: not a SentencePiece model; download it again or give the tokenizer.model "
                 "that came with the checkpoint"
-            ) from error
+            )
         self._model = model
         self.vocab_size = model.get_piece_size()
         self.bos_id = model.bos_id() if model.bos_id() >= 0 else None
