@@ -89,10 +89,11 @@ class GgufSource:
     @cached_property
     def assets(self) -> Assets:
         """Tokenizer files in Hugging Face's form, made from the metadata, and the stop tokens."""
-        from llama_jax.tokenizers.gguf_tokenizer import gguf_tokenizer
+        from llama_jax.tokenizers.gguf_tokenizer import huggingface_files_from_gguf
 
         metadata = self._file.metadata
-        return Assets(gguf_tokenizer(metadata, place=str(self.path)), _generation(metadata))
+        files = huggingface_files_from_gguf(metadata, place=str(self.path))
+        return Assets(files, _generation(metadata))
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """The tensor `name` in our layout, or its part `index`.

