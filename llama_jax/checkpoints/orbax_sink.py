@@ -9,9 +9,11 @@ Compression is off: random mantissas do not shrink, and zstd takes six times as 
 OCDBT off and one chunk a tensor, a leaf is a plain file of its values.
 """
 
+import errno
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -118,6 +120,10 @@ class OrbaxSink:
         from orbax.checkpoint.experimental import v1 as ocp
 
         if self._group:
+            needed = sum(tensor.nbytes for tensor in self._group.values())
+            if shutil.disk_usage(self._path).free < needed:
+                # Said before Orbax finds out with half its writes under way.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with _orbax_context():
                 ocp.partial.save(self._path / WEIGHTS_FOLDER, self._group)
         self._group = {}
@@ -125,7 +131,11 @@ class OrbaxSink:
 
 @contextmanager
 def _orbax_context():
-    """How Orbax lays arrays out, and no warning that there was no OCDBT to merge."""
+    """How Orbax lays arrays out.
+
+    It warns that there was no OCDBT to merge, and logs an error from every thread it passes: neither
+    is for the user, who gets what tensorstore reports of the system as `OSError`.
+    """
     from orbax.checkpoint.experimental import v1 as ocp
 
     context = ocp.Context()
@@ -137,10 +147,15 @@ def _orbax_context():
     saving.array_metadata_store = None
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         with context:
             yield
+    except ValueError as error:
+        code = re.search(r"\[os_error_code='(\d+)'\]", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
     finally:
         logger.setLevel(level)
 
