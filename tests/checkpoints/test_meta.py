@@ -77,7 +77,12 @@ def test_bits_that_are_not_numbers_survive(write, random_tensors):
     tensors = random_tensors(TINY, ml_dtypes.bfloat16)
     tensors["head"] = np.arange(256 * 64, dtype=np.uint16).reshape(256, 64).view(ml_dtypes.bfloat16)
     tensors["head"].view(np.uint16)[0] = np.arange(0x7F70, 0x7FB0)  # NaNs with payloads
-    assert same_bytes(MetaSource(write(TINY, tensors, 2)).read("head"), tensors["head"])
+    key = tensors["blocks.0.attention.key"].view(np.uint16)
+    key[:, 0] = np.arange(0x7F70, 0x7FB0)
+    source = MetaSource(write(TINY, tensors, 2))
+    assert source.config == TINY
+    for name in "head", "blocks.0.attention.key":
+        assert same_bytes(source.read(name), tensors[name])
 
 
 def test_one_shard_is_read_through_the_memory_map(write, random_tensors):
