@@ -1,18 +1,19 @@
 """Hugging Face's tokenizer files from the metadata of a GGUF file.
 
-A GGUF carries its tokenizer as metadata: `tokenizer.ggml.model` is the kind ("gpt2" is byte-level
-byte pairs), `.tokens` and `.merges` are the vocabulary in GPT-2's byte alphabet, `.token_type` says
-which tokens are control tokens, and `.pre` names how text is cut into words, a name that only
-llama.cpp's source explains. The wrong cutting gives wrong ids in silence, so a name that is not
-known here is refused; so is "default", which llama.cpp's converter writes when it does not know.
-The kind "llama" (SentencePiece) is refused too.
+A GGUF carries its tokenizer as metadata. `tokenizer.ggml.model` is the kind: "gpt2" is byte-level
+byte pairs and becomes a `tokenizer.json`; "llama" is SentencePiece and becomes a `tokenizer.model`.
+`.tokens` is the vocabulary, `.token_type` says which tokens are control tokens.
+
+For "gpt2", `.pre` names how text is cut into words, a name that only llama.cpp's source explains.
+The wrong cutting gives wrong ids in silence, so a name that is not known here is refused; so is
+"default", which llama.cpp's converter writes when it does not know.
 
 Reference: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and llama.cpp's
-src/llama-vocab.cpp for the names of `.pre`.
+src/llama-vocab.cpp for the names of `.pre` and for what holds where a key is absent.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llama_jax.errors import InputError
 from llama_jax.tokenizers.byte_level_json import (
@@ -22,19 +23,29 @@ from llama_jax.tokenizers.byte_level_json import (
     single_digits_pre_tokenizers,
     split_pre_tokenizers,
 )
+from llama_jax.tokenizers.gguf_sentencepiece import sentencepiece_model
 from llama_jax.tokenizers.llama31 import SPLIT_PATTERN
 from llama_jax.tokenizers.tokenizer_config import tokenizer_config_files
 
 # Values of `tokenizer.ggml.token_type` (GGUF's specification): 1 is an ordinary token.
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 
-# `.pre` -> how text is cut into words, and whether a word that is a token is taken whole.
-_PRE_TOKENIZERS: dict[str, tuple[list[dict[str, Any]], bool]] = {
-    "smollm": (single_digits_pre_tokenizers(), False),
-    "gpt-2": (gpt2_pre_tokenizers(), False),
-    **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3"), (split_pre_tokenizers(SPLIT_PATTERN), True)
-    ),
+
+class WordRules(NamedTuple):
+    """What a value of `.pre` stands for."""
+
+    pre_tokenizers: list[dict[str, Any]]  # how text is cut into words
+    ignore_merges: bool  # a word that is a token is taken whole
+    add_bos: bool  # where `add_bos_token` is absent
+
+
+_LLAMA3 = WordRules(split_pre_tokenizers(SPLIT_PATTERN), ignore_merges=True, add_bos=True)
+_WORD_RULES = {
+    "smollm": WordRules(single_digits_pre_tokenizers(), ignore_merges=False, add_bos=False),
+    "gpt-2": WordRules(gpt2_pre_tokenizers(), ignore_merges=False, add_bos=False),
+    "llama-bpe": _LLAMA3,
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
 }
 
 _ROLES = {
@@ -48,7 +59,8 @@ _ROLES = {
 def huggingface_files_from_gguf(
     metadata: Mapping[str, Any], *, place: str = "the GGUF file"
 ) -> dict[str, bytes]:
-    """`tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, name -> content.
+    """`tokenizer.json` or `tokenizer.model`, `tokenizer_config.json` and `special_tokens_map.json`,
+    name -> content.
 
     Args:
       metadata: the file's metadata, keys as in the file -> int, bool, str or list of them.
@@ -57,7 +69,17 @@ def huggingface_files_from_gguf(
     Raises `InputError` on a kind of tokenizer that is not handled, or metadata that does not fit
     together.
     """
-    pre_tokenizers, ignore_merges = _pre_tokenizers(metadata, place)
+    model = metadata.get("tokenizer.ggml.model")
+    if model not in ("gpt2", "llama"):
+        raise InputError(
+            f"{place}: tokenizer.ggml.model is {model!r}, and only 'gpt2' (byte-level byte pairs) "
+            "and 'llama' (SentencePiece) are handled; convert from the original checkpoint"
+        )
+    if metadata.get("tokenizer.ggml.add_eos_token", False):
+        raise InputError(
+            f"{place}: tokenizer.ggml.add_eos_token is true, as for an embedding model, and not "
+            "handled; use another file"
+        )
     tokens = _field(metadata, "tokenizer.ggml.tokens", list, place)
     if not all(isinstance(token, str) for token in tokens) or len(set(tokens)) != len(tokens):
         raise InputError(
@@ -70,55 +92,69 @@ def huggingface_files_from_gguf(
             f"{place}: tokenizer.ggml has {len(tokens)} tokens but {len(token_types)} token types; "
             "download the file again"
         )
-    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+    chat_template = metadata.get("tokenizer.chat_template")
+    if chat_template is not None and not isinstance(chat_template, str):
+        raise InputError(f"{place}: tokenizer.chat_template must be a string; use another file")
     roles = {
         role: _token_at(tokens, metadata[key], f"{place}: {key}")
         for role, key in _ROLES.items()
         if key in metadata
     }
-    bos = None
-    if metadata.get("tokenizer.ggml.add_bos_token", False):
-        if "bos_token" not in roles:
-            raise InputError(f"{place}: tokenizer.ggml.add_bos_token is true without bos_token_id")
-        bos = (roles["bos_token"], vocabulary[roles["bos_token"]])
-    tokenizer_json = byte_level_json(
+    rules = _word_rules(metadata, place) if model == "gpt2" else None
+    # llama.cpp puts BOS before a SentencePiece text unless told otherwise.
+    add_bos = metadata.get("tokenizer.ggml.add_bos_token", rules is None or rules.add_bos)
+    if add_bos and "bos_token" not in roles:
+        raise InputError(
+            f"{place}: tokenizer.ggml.bos_token_id is missing, but BOS is to be put before every "
+            "text; use another file"
+        )
+    architecture = metadata.get("general.architecture")
+    config_files = tokenizer_config_files(
+        roles,
+        tokenizer_class="LlamaTokenizer" if rules is None else "PreTrainedTokenizerFast",
+        add_bos=add_bos,
+        model_max_length=metadata.get(f"{architecture}.context_length"),
+        chat_template=chat_template,
+    )
+    if rules is None:
+        content = _sentencepiece_model(metadata, tokens, token_types, roles, place)
+        return {"tokenizer.model": content, **config_files}
+    bos_token = roles["bos_token"] if add_bos else None
+    content = _byte_level_json(metadata, tokens, token_types, rules, bos_token, place)
+    return {"tokenizer.json": content, **config_files}
+
+
+def _word_rules(metadata: Mapping[str, Any], place: str) -> WordRules:
+    pre = metadata.get("tokenizer.ggml.pre")
+    if not isinstance(pre, str) or pre not in _WORD_RULES:
+        raise InputError(
+            f"{place}: tokenizer.ggml.pre is {pre!r}, and only {', '.join(_WORD_RULES)} are "
+            "handled; convert from the original checkpoint"
+        )
+    return _WORD_RULES[pre]
+
+
+def _byte_level_json(
+    metadata: Mapping[str, Any],
+    tokens: Sequence[str],
+    token_types: Sequence[int],
+    rules: WordRules,
+    bos_token: str | None,
+    place: str,
+) -> bytes:
+    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+    return byte_level_json(
         vocabulary=vocabulary,
         merges=_merges(metadata, vocabulary, place),
-        pre_tokenizers=pre_tokenizers,
-        ignore_merges=ignore_merges,
+        pre_tokenizers=rules.pre_tokenizers,
+        ignore_merges=rules.ignore_merges,
         added_tokens=[
             added_token(token, token_id, special=token_type != USER_DEFINED)
             for token_id, (token, token_type) in enumerate(zip(tokens, token_types, strict=True))
             if token_type in (UNKNOWN, CONTROL, USER_DEFINED)
         ],
-        bos=bos,
+        bos=None if bos_token is None else (bos_token, vocabulary[bos_token]),
     )
-    chat_template = metadata.get("tokenizer.chat_template")
-    if chat_template is not None and not isinstance(chat_template, str):
-        raise InputError(f"{place}: tokenizer.chat_template must be a string; use another file")
-    architecture = metadata.get("general.architecture")
-    config_files = tokenizer_config_files(
-        roles,
-        model_max_length=metadata.get(f"{architecture}.context_length"),
-        chat_template=chat_template,
-    )
-    return {"tokenizer.json": tokenizer_json, **config_files}
-
-
-def _pre_tokenizers(metadata: Mapping[str, Any], place: str) -> tuple[list[dict[str, Any]], bool]:
-    model = metadata.get("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise InputError(
-            f"{place}: tokenizer.ggml.model is {model!r}, and only 'gpt2' (byte-level byte pairs) "
-            "is handled; convert from the original checkpoint"
-        )
-    pre = metadata.get("tokenizer.ggml.pre")
-    if not isinstance(pre, str) or pre not in _PRE_TOKENIZERS:
-        raise InputError(
-            f"{place}: tokenizer.ggml.pre is {pre!r}, and only {', '.join(_PRE_TOKENIZERS)} are "
-            "handled; convert from the original checkpoint"
-        )
-    return _PRE_TOKENIZERS[pre]
 
 
 def _merges(
@@ -134,6 +170,30 @@ def _merges(
             )
         merges.append((left, right))
     return merges
+
+
+def _sentencepiece_model(
+    metadata: Mapping[str, Any],
+    tokens: Sequence[str],
+    token_types: Sequence[int],
+    roles: Mapping[str, str],
+    place: str,
+) -> bytes:
+    scores = _field(metadata, "tokenizer.ggml.scores", list, place)
+    if len(scores) != len(tokens):
+        raise InputError(
+            f"{place}: tokenizer.ggml has {len(tokens)} tokens but {len(scores)} scores; download "
+            "the file again"
+        )
+    return sentencepiece_model(
+        pieces=tokens,
+        scores=scores,
+        types=token_types,
+        bos=roles.get("bos_token"),
+        eos=roles.get("eos_token"),
+        space_before_text=metadata.get("tokenizer.ggml.add_space_prefix", True),
+        place=place,
+    )
 
 
 def _field(metadata: Mapping[str, Any], key: str, kind: type, place: str) -> Any:

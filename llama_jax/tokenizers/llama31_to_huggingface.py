@@ -7,8 +7,9 @@ of what they make, then by the ranks of the left and the right part: 280,147 for
 order of the file that Hugging Face publishes. tiktoken takes a word that is itself a token whole,
 whether merges lead to it or not; `ignore_merges` does the same.
 
-The special tokens have Meta's names (see llama31.py). As in the published file, the library adds
-BOS before a text unless told `add_special_tokens=False`.
+Only runs of more than 25,000 spaces or non-spaces, which Meta's code cuts and the library does not,
+give other ids. The special tokens have Meta's names (see llama31.py). As in the published file, the
+library adds BOS before a text unless told `add_special_tokens=False`.
 
 Reference: https://github.com/huggingface/transformers, `TikTokenConverter` in
 convert_slow_tokenizer.py, to which the merges are tested equal.
@@ -72,7 +73,11 @@ def llama31_to_huggingface(
     return {
         "tokenizer.json": tokenizer_json,
         **tokenizer_config_files(
-            roles, model_max_length=model_max_length, chat_template=chat_template
+            roles,
+            tokenizer_class="PreTrainedTokenizerFast",
+            add_bos=True,
+            model_max_length=model_max_length,
+            chat_template=chat_template,
         ),
     }
 

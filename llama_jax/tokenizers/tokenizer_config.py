@@ -9,12 +9,20 @@ from typing import Any
 
 
 def tokenizer_config_files(
-    roles: Mapping[str, str], *, model_max_length: int | None, chat_template: str | None
+    roles: Mapping[str, str],
+    *,
+    tokenizer_class: str,
+    add_bos: bool,
+    model_max_length: int | None,
+    chat_template: str | None,
 ) -> dict[str, bytes]:
     """Name -> content of the two files.
 
     Args:
       roles: `bos_token`, `eos_token`, `unk_token`, `pad_token`, as far as there are -> their texts.
+      tokenizer_class: the class of transformers that reads the folder.
+      add_bos: that class puts BOS before a text. (`PreTrainedTokenizerFast` reads this from
+        `tokenizer.json` only, so both must agree.)
       model_max_length: the model's context in tokens, or None to say nothing of it.
       chat_template: Jinja source, or None.
     """
@@ -23,7 +31,8 @@ def tokenizer_config_files(
         # Decoding gives the text of the ids, with no space taken away before punctuation.
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": add_bos,
+        "tokenizer_class": tokenizer_class,
     }
     if model_max_length is not None:
         config["model_max_length"] = model_max_length

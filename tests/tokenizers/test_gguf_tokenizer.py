@@ -101,8 +101,13 @@ def llama3(rank_file):
     return HuggingFaceTokenizer(files, place="here")
 
 
-def test_llama3_ids_are_those_of_the_rank_file(llama3, rank_file, text):
-    original = Llama31Tokenizer(rank_file)
+@pytest.fixture(scope="session")
+def rank_file_tokenizer(rank_file):
+    return Llama31Tokenizer(rank_file)
+
+
+def test_llama3_ids_are_those_of_the_rank_file(llama3, rank_file_tokenizer, text):
+    original = rank_file_tokenizer
     assert llama3.special_tokens == original.special_tokens
     for allow_special in (False, True):
         ids = original.encode(text, allow_special=allow_special)
@@ -130,7 +135,8 @@ def test_user_defined_tokens_are_found_in_a_text_and_are_not_special(metadata):
 
 
 HOSTILE_METADATA = {
-    "kind": ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama'"),
+    "kind": ({"tokenizer.ggml.model": "t5"}, "tokenizer.ggml.model is 't5'"),
+    "EOS to add": ({"tokenizer.ggml.add_eos_token": True}, "add_eos_token is true"),
     "no kind": ({"tokenizer.ggml.model": None}, "tokenizer.ggml.model is None"),
     "words": ({"tokenizer.ggml.pre": "qwen2"}, "tokenizer.ggml.pre is 'qwen2'"),
     "unknown words": ({"tokenizer.ggml.pre": "default"}, "tokenizer.ggml.pre is 'default'"),
@@ -148,7 +154,7 @@ HOSTILE_METADATA = {
     "EOS of a wrong type": ({"tokenizer.ggml.eos_token_id": "2"}, "eos_token_id is '2'"),
     "BOS to add but none": (
         {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": None},
-        "add_bos_token is true without",
+        "bos_token_id is missing",
     ),
     "template of a wrong type": ({"tokenizer.chat_template": 7}, "chat_template must be a string"),
 }
