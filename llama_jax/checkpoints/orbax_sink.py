@@ -133,7 +133,7 @@ class OrbaxSink:
 def _orbax_context():
     """How Orbax lays arrays out.
 
-    It warns that there was no OCDBT to merge, and logs an error from every thread it passes: neither
+    It warns that there was no OCDBT to merge and logs an error from every thread it passes: neither
     is for the user, who gets what tensorstore reports of the system as `OSError`.
     """
     from orbax.checkpoint.experimental import v1 as ocp
