@@ -14,12 +14,12 @@ from typing import Any
 
 from llama_jax.chat.interface import FormattedDialog
 from llama_jax.chat.messages import Message, StopReason
-from llama_jax.chat.tool_calls import (
+from llama_jax.chat.tool_call_texts import (
     ToolPromptFormat,
     check_tool_prompt_format,
-    parse_tool_calls,
     tool_call_texts,
 )
+from llama_jax.chat.tool_calls import parse_tool_calls
 from llama_jax.chat.tool_definitions import (
     environment_text,
     function_tag_tools_text,

@@ -1,4 +1,4 @@
-"""Tool calls as the text a Llama writes, and back.
+"""Reading the tool calls in what a Llama wrote. `tool_call_texts.py` writes them.
 
 Four shapes, from Meta's published prompt formats (llama-models, `llama3_1/prompt_format.md` and
 `llama3_2/text_prompt_format.md`):
@@ -10,25 +10,19 @@ Four shapes, from Meta's published prompt formats (llama-models, `llama3_1/promp
 
 Reading takes model output, which anyone may have steered: it is parsed, never evaluated, and text
 that is not a call is just text, never an error. Where Meta's `ToolUtils` loses information, this
-does not: nested objects and apostrophes survive, every call of a list is read, and quotes inside a
-text are escaped when written. Everything that both can express is written the same.
+does not: nested objects and apostrophes survive and every call of a list is read. What both can
+read, both read alike.
 """
 
 import ast
-import itertools
 import json
-import keyword
 import re
-import unicodedata
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from llama_jax.chat.messages import BUILTIN_ARGUMENT, ToolCall
 from llama_jax.errors import InputError
-
-ToolPromptFormat = Literal["json", "function_tag", "python_list"]
-TOOL_PROMPT_FORMATS = ("json", "function_tag", "python_list")
 
 # Python's parser is quadratic on some inputs; a call longer than this is taken as plain text.
 MAX_PYTHON_LIST_CHARACTERS = 100_000
@@ -37,41 +31,8 @@ _QUERY_TOOLS = "|".join(name for name, argument in BUILTIN_ARGUMENT.items() if a
 _BUILTIN_START = re.compile(rf'\s*({_QUERY_TOOLS})\.call\(query="')
 _PLAIN_QUERY = re.compile(r'([^"]*)"\)\s*')
 _ESCAPED_QUERY = re.compile(r'((?:[^"\\]|\\.)*)"\)\s*', re.DOTALL)
-_FUNCTION_TAG = re.compile(r"<function=([^<>{}\s]+)>\s*")
-_FUNCTION_END = "</function>"
-
-
-def check_tool_prompt_format(tool_prompt_format: str) -> None:
-    """Raises InputError if there is no such format."""
-    if tool_prompt_format not in TOOL_PROMPT_FORMATS:
-        known = ", ".join(TOOL_PROMPT_FORMATS)
-        raise InputError(f"tool_prompt_format: {tool_prompt_format!r} is not one of {known}")
-
-
-def tool_call_texts(calls: Sequence[ToolCall], tool_prompt_format: ToolPromptFormat) -> list[str]:
-    """The texts of `calls`, in order; the format tokenises each on its own, as Meta's does.
-
-    One text a call, except that in `python_list` consecutive custom calls share one list.
-
-    Raises:
-      InputError: a call cannot be written in this format.
-    """
-    if tool_prompt_format not in TOOL_PROMPT_FORMATS:
-        known = ", ".join(TOOL_PROMPT_FORMATS)
-        raise InputError(
-            f"tool prompt format: {tool_prompt_format!r} is unknown; use one of {known}"
-        )
-    texts = []
-    for builtin, group in itertools.groupby(calls, key=lambda call: call.name in BUILTIN_ARGUMENT):
-        if builtin:
-            texts.extend(_builtin_text(call) for call in group)
-        elif tool_prompt_format == "json":
-            texts.extend(_json_text(call) for call in group)
-        elif tool_prompt_format == "function_tag":
-            texts.extend(_function_tag_text(call) for call in group)
-        else:
-            texts.append("[" + ", ".join(_python_call_text(call) for call in group) + "]")
-    return texts
+FUNCTION_TAG = re.compile(r"<function=([^<>{}\s]+)>\s*")
+FUNCTION_END = "</function>"
 
 
 def parse_tool_calls(text: str, *, python_tag: bool = False) -> tuple[str, tuple[ToolCall, ...]]:
@@ -96,54 +57,6 @@ def parse_tool_calls(text: str, *, python_tag: bool = False) -> tuple[str, tuple
     if python_tag:
         return "", _checked_calls([("code_interpreter", {"code": text})])
     return text, ()
-
-
-def _builtin_text(call: ToolCall) -> str:
-    argument = BUILTIN_ARGUMENT[call.name]
-    if set(call.arguments) != {argument} or not isinstance(call.arguments[argument], str):
-        raise InputError(
-            f"tool call {call.name}: the built-in tool takes one argument, {argument} (text)"
-        )
-    if argument == "code":
-        return call.arguments["code"]
-    query = call.arguments["query"]
-    # Meta writes every query as it is. Only one with a quote in it could not be read back so.
-    if '"' in query:
-        query = query.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{call.name}.call(query="{query}")'
-
-
-def _json_text(call: ToolCall) -> str:
-    return json.dumps({"type": "function", "name": call.name, "parameters": dict(call.arguments)})
-
-
-def _function_tag_text(call: ToolCall) -> str:
-    opening = f"<function={call.name}>"
-    if not _FUNCTION_TAG.fullmatch(opening):
-        raise InputError(f"tool call {call.name!r}: the name cannot stand in {opening}")
-    return opening + json.dumps(dict(call.arguments)) + _FUNCTION_END
-
-
-def _python_call_text(call: ToolCall) -> str:
-    for name in (*call.name.split("."), *call.arguments):
-        # Python reads identifiers in their NFKC form, so any other would come back changed.
-        is_identifier = name.isidentifier() and not keyword.iskeyword(name)
-        if not is_identifier or unicodedata.normalize("NFKC", name) != name:
-            raise InputError(f"tool call {call.name!r}: {name!r} is not a Python name; rename it")
-    arguments = (f"{name}={_python_literal(value)}" for name, value in call.arguments.items())
-    return f"{call.name}({', '.join(arguments)})"
-
-
-def _python_literal(value: Any) -> str:
-    if isinstance(value, str):
-        # A JSON string is a Python string; double quotes, as Meta writes them.
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        return "[" + ", ".join(_python_literal(item) for item in value) + "]"
-    if isinstance(value, dict):
-        items = (f"{_python_literal(key)}: {_python_literal(item)}" for key, item in value.items())
-        return "{" + ", ".join(items) + "}"
-    return str(value)
 
 
 def _checked_calls(calls: Sequence[tuple[Any, Any]]) -> tuple[ToolCall, ...]:
@@ -248,7 +161,7 @@ def _parse_function_tags(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     decoder = json.JSONDecoder()
     calls, around = [], []
     position = 0
-    while tag := _FUNCTION_TAG.search(text, position):
+    while tag := FUNCTION_TAG.search(text, position):
         try:
             arguments, end = decoder.raw_decode(text, tag.end())
         except (ValueError, RecursionError):
@@ -256,7 +169,7 @@ def _parse_function_tags(text: str) -> tuple[str, tuple[ToolCall, ...]]:
         around.append(text[position : tag.start()])
         calls.append((tag[1], arguments))
         # The end tag may be missing: generation also stops at an end token.
-        closing = re.compile(r"\s*" + _FUNCTION_END).match(text, end)
+        closing = re.compile(r"\s*" + FUNCTION_END).match(text, end)
         position = closing.end() if closing else end
     around.append(text[position:])
     return "".join(around).strip(), _checked_calls(calls)

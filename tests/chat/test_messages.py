@@ -1,12 +1,7 @@
 import pytest
 
-from llama_jax.chat.messages import (
-    Message,
-    ToolCall,
-    is_json_value,
-    message_to_dict,
-    messages_from_dicts,
-)
+from llama_jax.chat.message_dicts import message_to_dict, messages_from_dicts
+from llama_jax.chat.messages import Message, ToolCall, is_json_value
 from llama_jax.errors import InputError
 
 CALL = {

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_jax.chat.messages import ToolCall
-from llama_jax.chat.tool_calls import parse_tool_calls, tool_call_texts
+from llama_jax.chat.tool_call_texts import tool_call_texts
+from llama_jax.chat.tool_calls import parse_tool_calls
 from llama_jax.errors import InputError
 
 unicode_text = st.text(st.characters(codec="utf-8"), max_size=20)
