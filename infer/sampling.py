@@ -58,8 +58,30 @@ class SamplingParameters:
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed must be from 0 to 2^32 - 1, not {self.seed}")
 
+    def __str__(self) -> str:
+        if self.temperature == 0:
+            return "greedy"
+        return f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}"
+
 
 GREEDY = SamplingParameters(temperature=0.0)
+
+
+def override_sampling(
+    defaults: SamplingParameters,
+    *,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    seed: int,
+) -> SamplingParameters:
+    """A checkpoint's defaults with what the user asked for instead; None is not asked for."""
+    asked = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    parameters = dataclasses.replace(defaults, **asked, seed=seed)
+    if parameters.temperature == 0 and asked.keys() & {"top_p", "top_k"}:
+        raise InputError("top_p and top_k do nothing at temperature 0: add a temperature")
+    return parameters
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,178 @@
+"""`llama-jax chat`: a conversation in the terminal.
+
+Every turn prefills the whole dialog again: formats may rewrite earlier turns, and for the dialogs
+one types, prefill takes about as long as a few tokens of the answer. The length of the cache comes
+from the ladder of `generate.py`, so most turns compile nothing.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from llama_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from infer.generate import Generator
+    from infer.loaded_model import LoadedModel
+    from infer.sampling import SamplingParameters
+    from llama_jax.chat import Message
+
+_HELP = "/system TEXT sets the system prompt, /reset forgets the dialog, /exit leaves."
+
+
+def chat(
+    model: tyro.conf.Positional[str],
+    *,
+    system: str | None = None,
+    max_new_tokens: int = 512,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int = 0,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    quiet: bool = False,
+) -> None:
+    """Talks with a model that is tuned for chat; reads lines from the terminal or from a pipe.
+
+    /system TEXT sets the system prompt, /reset forgets the dialog, /exit (or the end of the input)
+    leaves. Ctrl-C stops an answer and keeps what is there of it.
+
+    Example: llama-jax chat llama-8b-instruct --temperature 0.7
+
+    Args:
+      model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
+      system: the system prompt.
+      max_new_tokens: the longest answer.
+      temperature: 0 takes the most likely token always; by default the checkpoint's.
+      top_p: keep the likeliest tokens up to this probability; by default the checkpoint's.
+      top_k: keep so many of the likeliest tokens, 0 all; by default the checkpoint's.
+      seed: of the first answer; the next has one more, and so on.
+      dtype: of weights and cache; as stored by default.
+      quiet: print the answers only.
+    """
+    from infer.generate import Generator
+    from infer.loaded_model import load_model
+    from infer.sampling import override_sampling
+
+    loaded = load_model(model, dtype=dtype)
+    if loaded.chat_format is None:
+        raise InputError(f"{model}: a base model without a chat format; use llama-jax generate")
+    sampling = override_sampling(
+        loaded.sampling, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
+    generator = Generator(loaded.config, loaded.params, eos_ids=loaded.eos_ids, decode_steps=4)
+    terminal = ChatTerminal(loaded, generator, sampling, max_new_tokens, quiet=quiet)
+    terminal.say(f"{model}: chat format {loaded.chat_format.name}, {sampling}. {_HELP}")
+    for note in loaded.notes:
+        terminal.say(note)
+    if system is not None:
+        terminal.set_system(system)
+    terminal.run()
+
+
+class ChatTerminal:
+    """The dialog so far, and the loop that reads a line and prints an answer."""
+
+    def __init__(
+        self,
+        loaded: "LoadedModel",
+        generator: "Generator",
+        sampling: "SamplingParameters",
+        max_new_tokens: int,
+        *,
+        quiet: bool,
+    ):
+        self.loaded = loaded
+        self.generator = generator
+        self.sampling = sampling
+        self.max_new_tokens = max_new_tokens
+        self.quiet = quiet
+        self.system: list[Message] = []
+        self.dialog: list[Message] = []
+
+    def say(self, line: str) -> None:
+        """A line that is not the model's, to stderr."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    def set_system(self, text: str) -> None:
+        """Sets the system prompt, or removes it if `text` is empty; the dialog starts anew."""
+        from llama_jax.chat import Message
+
+        self.system = [Message("system", text)] if text else []
+        self.dialog = []
+
+    def run(self) -> None:
+        """Answers line after line until /exit or the end of the input."""
+        while True:
+            try:
+                line = input("> " if sys.stdin.isatty() else "").strip()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                self.say("\n/exit leaves")
+                continue
+            command, _, argument = line.partition(" ")
+            if command == "/exit":
+                return
+            if command == "/reset":
+                self.dialog = []
+                self.say("the dialog is forgotten")
+            elif command == "/system":
+                self.set_system(argument.strip())
+                self.say("the system prompt is set, the dialog starts anew")
+            elif line.startswith("/"):
+                self.say(f"no command {command}. {_HELP}")
+            elif line:
+                self.turn(line)
+
+    def turn(self, text: str) -> None:
+        """Answers `text` and keeps both; what cannot be answered is taken back."""
+        from llama_jax.chat import Message
+
+        self.dialog.append(Message("user", text))
+        tokens = self.loaded.chat_format.encode_prompt([*self.system, *self.dialog])
+        room = self.loaded.config.context_length - len(tokens)
+        if room < 1:
+            self.dialog.pop()
+            self.say(
+                f"the context is full: with this message the dialog has {len(tokens)} tokens of "
+                f"{self.loaded.config.context_length}. /reset forgets it"
+            )
+            return
+        answer, is_cut = self._answer(tokens, min(self.max_new_tokens, room))
+        self.dialog.append(Message("assistant", answer))
+        if is_cut:
+            full = room <= self.max_new_tokens
+            self.say("(the context is full: /reset)" if full else "(cut at --max-new-tokens)")
+
+    def _answer(self, tokens: list[int], limit: int) -> tuple[str, bool]:
+        """Prints the answer as it comes; its text, and whether the limit cut it."""
+        from llama_jax.tokenizers.incremental_decoder import IncrementalDecoder
+
+        decoder = IncrementalDecoder(self.loaded.tokenizer, skip_special=True)
+        parts: list[str] = []
+        num_tokens, is_stopped = 0, False
+        sampling = self._next_sampling()
+        try:
+            stream = self.generator.stream([tokens], max_new_tokens=limit, sampling=sampling)
+            for (new_tokens,) in stream:
+                num_tokens += len(new_tokens)
+                is_stopped = new_tokens[-1] in self.loaded.eos_ids
+                text = new_tokens[:-1] if is_stopped else new_tokens
+                parts.append("".join(decoder.push(token) for token in text))
+                print(parts[-1], end="", flush=True)
+        except KeyboardInterrupt:
+            is_stopped = True
+        parts.append(decoder.finish())
+        print(parts[-1], flush=True)
+        return "".join(parts), num_tokens == limit and not is_stopped
+
+    def _next_sampling(self) -> "SamplingParameters":
+        """A seed for every answer, so that the same question may get another one."""
+        import dataclasses
+
+        sampling = self.sampling
+        self.sampling = dataclasses.replace(sampling, seed=(sampling.seed + 1) % 2**32)
+        return sampling

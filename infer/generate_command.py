@@ -1,0 +1,194 @@
+"""`llama-jax generate`: prompts to answers, one batch, one answer a prompt."""
+
+import json as json_format
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from llama_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from infer.generate import Completion, Generator
+    from infer.loaded_model import LoadedModel
+    from infer.sampling import SamplingParameters
+
+
+def generate(
+    model: tyro.conf.Positional[str],
+    *,
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    prompt_file: Path | None = None,
+    max_new_tokens: int = 128,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    format: Literal["auto", "chat", "raw"] = "auto",
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Answers prompts with a model, in batches.
+
+    A model tuned for chat gets each prompt as a user's message; a base model continues the text.
+
+    Example: llama-jax generate llama-8b --prompt "Why is the sky blue?" --max-new-tokens 64
+
+    Args:
+      model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
+      prompt: a prompt; give the option again for more.
+      prompt_file: one prompt a line, or .jsonl with {"prompt": ...} a line.
+      max_new_tokens: the longest answer.
+      temperature: 0 takes the most likely token always; by default the checkpoint's.
+      top_p: keep the likeliest tokens up to this probability; by default the checkpoint's.
+      top_k: keep so many of the likeliest tokens, 0 all; by default the checkpoint's.
+      seed: of the first prompt; the next has one more, and so on.
+      batch_size: how many prompts are answered at once; changes no answer.
+      dtype: of weights and cache; as stored by default.
+      format: insist on the chat format or on raw text.
+      json: print one JSON object a prompt.
+      quiet: print the answers only.
+    """
+    prompts = read_prompts(prompt, prompt_file)
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, not {batch_size}")
+
+    from infer.generate import Generator, check_prompts
+    from infer.loaded_model import load_model
+    from infer.sampling import override_sampling
+
+    start = time.monotonic()
+    loaded = load_model(model, dtype=dtype)
+    rows = [
+        override_sampling(
+            loaded.sampling,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=(seed + i) % 2**32,
+        )
+        for i in range(len(prompts))
+    ]
+    tokens = encode_prompts(loaded, prompts, format)
+    if not quiet:
+        talk = "raw text"
+        if format != "raw" and loaded.chat_format:
+            talk = f"chat format: {loaded.chat_format.name}"
+        seconds = time.monotonic() - start
+        notes = [f"{model}: loaded in {seconds:.1f} s, {talk}, {rows[0]}", *loaded.notes]
+        print(*notes, sep="\n", file=sys.stderr)
+    # Someone reads along if there is one prompt: then tokens come four at a time.
+    is_streamed = len(prompts) == 1 and not json
+    generator = Generator(
+        loaded.config,
+        loaded.params,
+        eos_ids=loaded.eos_ids,
+        decode_steps=4 if is_streamed else 16,
+    )
+    check_prompts(tokens, [max_new_tokens] * len(tokens), loaded.config)
+    start = time.monotonic()
+    if is_streamed:
+        num_tokens = _print_as_it_comes(loaded, generator, tokens, max_new_tokens, rows)
+    else:
+        num_tokens = 0
+        for first in range(0, len(prompts), batch_size):
+            batch = slice(first, first + batch_size)
+            completions = generator.generate(
+                tokens[batch], max_new_tokens=max_new_tokens, sampling=rows[batch]
+            )
+            for text, completion in zip(prompts[batch], completions, strict=True):
+                answer = loaded.tokenizer.decode(completion.tokens, skip_special=True)
+                print(_shown(text, answer, completion, json=json, quiet=quiet), flush=True)
+                num_tokens += len(completion.tokens) + (completion.stop_token is not None)
+    if not quiet:
+        seconds = time.monotonic() - start
+        line = f"{num_tokens} tokens in {seconds:.1f} s, {num_tokens / seconds:.1f} tokens/s"
+        print(f"{line} (compilation included)", file=sys.stderr)
+
+
+def read_prompts(prompt: tuple[str, ...], prompt_file: Path | None) -> list[str]:
+    """The prompts of the command line. Raises `InputError` if there are none, or both kinds."""
+    if bool(prompt) == (prompt_file is not None):
+        raise InputError("give either --prompt or --prompt-file")
+    if prompt_file is None:
+        prompts = list(prompt)
+    else:
+        try:
+            lines = prompt_file.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise InputError(f"{prompt_file}: not UTF-8 text; save it as UTF-8") from None
+        if prompt_file.suffix == ".jsonl":
+            prompts = [
+                _prompt_of(line, f"{prompt_file}:{number}")
+                for number, line in enumerate(lines, 1)
+                if line.strip()
+            ]
+        else:
+            prompts = [line.removesuffix("\r") for line in lines if line.strip()]
+        if not prompts:
+            raise InputError(f"{prompt_file}: holds no prompt; write one a line")
+    for number, text in enumerate(prompts, 1):
+        if not text.strip():
+            raise InputError(f"{prompt_file or '--prompt'}: prompt {number} is empty")
+    return prompts
+
+
+def encode_prompts(
+    loaded: "LoadedModel", prompts: list[str], format: Literal["auto", "chat", "raw"]
+) -> list[list[int]]:
+    """Ids of each prompt, in the chat format or as they are."""
+    from llama_jax.chat import Message
+
+    if format == "chat" and loaded.chat_format is None:
+        raise InputError("--format chat: this is a base model without a chat format; use raw")
+    if format == "raw" or loaded.chat_format is None:
+        return [loaded.encode_plain(text) for text in prompts]
+    return [loaded.chat_format.encode_prompt([Message("user", text)]) for text in prompts]
+
+
+def _print_as_it_comes(
+    loaded: "LoadedModel",
+    generator: "Generator",
+    tokens: list[list[int]],
+    max_new_tokens: int,
+    rows: "list[SamplingParameters]",
+) -> int:
+    """Streams the one answer to stdout; the number of its tokens."""
+    from llama_jax.tokenizers.incremental_decoder import IncrementalDecoder
+
+    decoder = IncrementalDecoder(loaded.tokenizer, skip_special=True)
+    num_tokens = 0
+    for (new_tokens,) in generator.stream(tokens, max_new_tokens=max_new_tokens, sampling=rows):
+        num_tokens += len(new_tokens)
+        text = [decoder.push(token) for token in new_tokens if token not in loaded.eos_ids]
+        print("".join(text), end="", flush=True)
+    print(decoder.finish())
+    return num_tokens
+
+
+def _shown(text: str, answer: str, completion: "Completion", *, json: bool, quiet: bool) -> str:
+    if json:
+        fields = {
+            "prompt": text,
+            "text": answer,
+            "tokens": completion.tokens,
+            "finish_reason": completion.finish_reason,
+        }
+        return json_format.dumps(fields, ensure_ascii=False)
+    return answer if quiet else f"> {text}\n{answer}\n"
+
+
+def _prompt_of(line: str, place: str) -> str:
+    try:
+        fields = json_format.loads(line)
+    except ValueError:
+        raise InputError(f"{place}: not JSON; write one object a line") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("prompt"), str):
+        raise InputError(f'{place}: not an object with a text "prompt"')
+    if unknown := sorted(fields.keys() - {"prompt"}):
+        raise InputError(f"{place}: field {unknown[0]!r} is not supported; take it out")
+    return fields["prompt"]

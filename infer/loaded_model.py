@@ -1,0 +1,165 @@
+"""A checkpoint made ready to answer: weights, tokenizer, chat format, stop ids, sampling defaults.
+
+Any format will do. A GGUF file has its tokenizer in its metadata; it is written out as Hugging Face
+files for a moment and read like any other.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from infer.sampling import GREEDY, SamplingParameters
+from llama_jax.chat import ChatFormat, chat_format_for, read_chat_template
+from llama_jax.chat.llama31_format import SPECIAL_TOKENS
+from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.huggingface_repo import resolve_source
+from llama_jax.config import ModelConfig
+from llama_jax.errors import InputError
+from llama_jax.tokenizers import load_tokenizer
+from llama_jax.tokenizers.interface import Tokenizer
+
+# What Meta's own generation script samples with; its checkpoints do not say.
+META_SAMPLING = SamplingParameters(temperature=0.6, top_p=0.9)
+# Fields of generation_config.json that change which token is chosen, that we do not have, and the
+# values at which they do nothing.
+_UNSUPPORTED = {
+    "repetition_penalty": (1, None),
+    "no_repeat_ngram_size": (0, None),
+    "min_p": (0, None),
+    "typical_p": (1, None),
+    "epsilon_cutoff": (0, None),
+    "eta_cutoff": (0, None),
+    "num_beams": (1, None),
+    "penalty_alpha": (0, None),
+    "bad_words_ids": (None,),
+    "suppress_tokens": (None,),
+    "begin_suppress_tokens": (None,),
+    "sequence_bias": (None,),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "min_length": (0, None),
+    "min_new_tokens": (0, None),
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a command needs to answer prompts.
+
+    Attributes:
+      config: the model's numbers.
+      params: weights, blocks unstacked.
+      tokenizer: text to ids and back.
+      chat_format: None for a base model.
+      begins_with_bos: whether plain text is preceded by `tokenizer.bos_id`.
+      eos_ids: ids that end an answer.
+      sampling: the checkpoint's own defaults.
+      notes: one line for each thing the checkpoint asks for and does not get.
+    """
+
+    config: ModelConfig
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+    chat_format: ChatFormat | None
+    begins_with_bos: bool
+    eos_ids: frozenset[int]
+    sampling: SamplingParameters
+    notes: tuple[str, ...]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of a text to be continued, BOS included where the model wants one."""
+        start = [self.tokenizer.bos_id] if self.begins_with_bos else []
+        return start + self.tokenizer.encode(text)
+
+
+def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
+    """Loads the checkpoint at `path` onto the default device.
+
+    Args:
+      path: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
+      dtype: float32, bfloat16 or float16; as stored by default.
+
+    Raises:
+      InputError: the checkpoint is incomplete or damaged; names the file and what to change.
+    """
+    import jax
+
+    from llama_jax.checkpoints.load import load_checkpoint
+    from llama_jax.model import unstack_blocks
+
+    path = resolve_source(str(path))
+    source = open_source(path)
+    generation = dict(source.assets.generation)
+    load_text = partial(_load_text, files=source.assets.files)
+    if source.format == "gguf":
+        # The text side first: it takes a moment, and its errors should not wait for the weights.
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer, chat_format, begins_with_bos = load_text(Path(folder))
+    else:
+        tokenizer, chat_format, begins_with_bos = load_text(path)
+    if tokenizer.vocab_size > source.config.vocab_size:
+        raise InputError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
+            f"{source.config.vocab_size}; take the tokenizer that the model was published with"
+        )
+    config, stacked = load_checkpoint(path, dtype=dtype)
+    return LoadedModel(
+        config=config,
+        params=jax.jit(unstack_blocks)(stacked),
+        tokenizer=tokenizer,
+        chat_format=chat_format,
+        begins_with_bos=begins_with_bos,
+        eos_ids=_eos_ids(generation) or tokenizer.eos_ids,
+        sampling=sampling_defaults(generation, file_format=source.format),
+        notes=tuple(
+            f"note: the checkpoint asks for {name} {value}, which is not supported: left out"
+            for name, value in generation.items()
+            if name in _UNSUPPORTED and value not in _UNSUPPORTED[name]
+        ),
+    )
+
+
+def sampling_defaults(generation: Mapping[str, Any], *, file_format: str) -> SamplingParameters:
+    """What `generation_config.json` says, read as transformers does: without `do_sample` the most
+    likely token is taken. Meta's folders have no such file and get Meta's numbers."""
+    if file_format == "meta" and not generation:
+        return META_SAMPLING
+    if not generation.get("do_sample"):
+        return GREEDY
+    numbers = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    given = {name: generation[name] for name in numbers if generation.get(name) is not None}
+    return SamplingParameters(**numbers | given)
+
+
+def _load_text(
+    folder: Path, *, files: Mapping[str, Path | bytes]
+) -> tuple[Tokenizer, ChatFormat | None, bool]:
+    """Tokenizer, chat format and whether text begins with BOS; files in memory go into `folder`."""
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+    tokenizer = load_tokenizer(folder)
+    has_format = read_chat_template(folder)[0] is not None or all(
+        token in tokenizer.special_tokens for token in SPECIAL_TOKENS
+    )
+    chat_format = chat_format_for(folder, tokenizer) if has_format else None
+    return tokenizer, chat_format, _begins_with_bos(folder, tokenizer)
+
+
+def _begins_with_bos(folder: Path, tokenizer: Tokenizer) -> bool:
+    """A tokenizer.json says it in its post-processor: the empty text comes out as BOS alone. Meta's
+    and SentencePiece's files cannot say; their models were trained with BOS."""
+    if tokenizer.bos_id is None or not (folder / "tokenizer.json").is_file():
+        return tokenizer.bos_id is not None
+    from tokenizers import Tokenizer as TokenizerFile
+
+    empty = TokenizerFile.from_file(str(folder / "tokenizer.json")).encode("").ids
+    return empty[:1] == [tokenizer.bos_id]
+
+
+def _eos_ids(generation: Mapping[str, Any]) -> frozenset[int]:
+    ids = generation.get("eos_token_id")
+    return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
