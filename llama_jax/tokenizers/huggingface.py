@@ -1,9 +1,9 @@
 """A Hugging Face tokenizer: `tokenizer.json`, run by the `tokenizers` library.
 
-Beside it lie up to four files that say what the special tokens are for. `generation_config.json`
+Beside it lie up to three files that say what the special tokens are for. `generation_config.json`
 lists the ids at which generation stops (three for Llama 3.1, more than the one `eos_token`);
-`tokenizer_config.json` and the older `special_tokens_map.json` name BOS and EOS; the chat template
-is in `chat_template.jinja` or, in older checkpoints, in `tokenizer_config.json`.
+`tokenizer_config.json` and the older `special_tokens_map.json` name BOS and EOS. (The chat template
+that lies there too is the chat room's.)
 
 The library by default turns special tokens written in a text into their ids, and its
 post-processor adds BOS: both are switched off here, as `interface.py` asks. So are truncation and
@@ -25,17 +25,8 @@ CONFIG_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
-    "chat_template.jinja",
 )
-_ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "pad_token",
-    "sep_token",
-    "cls_token",
-    "mask_token",
-)
+_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 class HuggingFaceTokenizer:
@@ -43,10 +34,9 @@ class HuggingFaceTokenizer:
 
     Attributes:
       vocab_size: the highest id plus one. A model may have more embedding rows, for alignment.
-      bos_id, pad_id: None if the files name no such token.
+      bos_id: None if the files name no such token.
       eos_ids: of `generation_config.json`, or else of `eos_token`; empty if neither is there.
       special_tokens: the special tokens' texts -> ids.
-      chat_template: Jinja source, or None.
     """
 
     def __init__(self, files: Mapping[str, bytes], *, place: str) -> None:
@@ -63,9 +53,12 @@ class HuggingFaceTokenizer:
         roles = {
             role: text
             for role in _ROLES
-            if (text := _token_text(tokenizer_config.get(role) or tokens_map.get(role)))
+            if (text := _token_text(tokenizer_config.get(role) or tokens_map.get(role), place))
         }
-        self._declared_special = {*roles.values(), *_declared_special_tokens(tokenizer_config)}
+        self._declared_special = {
+            *roles.values(),
+            *_declared_special_tokens(tokenizer_config, place),
+        }
         self._plain = self._build()
         self._plain.encode_special_tokens = True
 
@@ -73,11 +66,8 @@ class HuggingFaceTokenizer:
             self._plain.get_vocab(with_added_tokens=True).values(), default=-1
         )
         self.bos_id = self._id_of_role(roles, "bos_token")
-        # A training pipeline may name a pad token that it added later; nothing here needs one.
-        self.pad_id = self._plain.token_to_id(roles.get("pad_token", ""))
         eos_id = self._id_of_role(roles, "eos_token")
         self.eos_ids = _eos_ids(generation, eos_id, f"{place}/generation_config.json")
-        self.chat_template = _chat_template(files, tokenizer_config, place)
         self.special_tokens = {
             token.content: token_id
             for token_id, token in self._plain.get_added_tokens_decoder().items()
@@ -171,22 +161,8 @@ def _eos_ids(generation: Mapping[str, Any], eos_id: int | None, place: str) -> f
     return frozenset(ids)
 
 
-def _chat_template(
-    files: Mapping[str, bytes], tokenizer_config: Mapping[str, Any], place: str
-) -> str | None:
-    if "chat_template.jinja" in files:
-        return _decode_text(files["chat_template.jinja"], f"{place}/chat_template.jinja")
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):  # several, by name: [{"name": "default", "template": ...}, ...]
-        named = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    if template is not None and not isinstance(template, str):
-        raise InputError(f"{place}/tokenizer_config.json: chat_template must be a string")
-    return template
-
-
-def _declared_special_tokens(tokenizer_config: Mapping[str, Any]) -> set[str]:
-    """Texts that `tokenizer_config.json` calls special, beyond the four roles."""
+def _declared_special_tokens(tokenizer_config: Mapping[str, Any], place: str) -> set[str]:
+    """Texts that `tokenizer_config.json` calls special, beyond the roles."""
     declared = [
         *_as_list(tokenizer_config.get("additional_special_tokens")),
         *_as_list(tokenizer_config.get("extra_special_tokens")),
@@ -196,7 +172,7 @@ def _declared_special_tokens(tokenizer_config: Mapping[str, Any]) -> set[str]:
             if isinstance(entry, dict) and entry.get("special")
         ),
     ]
-    return {text for token in declared if (text := _token_text(token))}
+    return {text for token in declared if (text := _token_text(token, place))}
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -206,9 +182,12 @@ def _as_list(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else list(value)
 
 
-def _token_text(token: Any) -> str | None:
+def _token_text(token: Any, place: str) -> str | None:
     """A token is written as its text, or as an object with a field `content`."""
-    return token.get("content") if isinstance(token, dict) else token
+    text = token.get("content") if isinstance(token, dict) else token
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"{place}/tokenizer_config.json: {token!r} is not the text of a token")
+    return text
 
 
 def _read_json(files: Mapping[str, bytes], name: str, place: str) -> dict[str, Any]:

@@ -74,7 +74,6 @@ class Llama31Tokenizer:
       vocab_size: 128,256.
       bos_id: 128000, `<|begin_of_text|>`.
       eos_ids: 128001 `<|end_of_text|>`, 128008 `<|eom_id|>`, 128009 `<|eot_id|>`.
-      pad_id: 128004, `<|finetune_right_pad_id|>`.
       special_tokens: the 256 special tokens' texts -> ids.
     """
 
@@ -98,7 +97,6 @@ class Llama31Tokenizer:
         self.vocab_size = NUM_RANKS + NUM_SPECIAL_TOKENS
         self.special_tokens = dict(SPECIAL_TOKENS)
         self.bos_id = SPECIAL_TOKENS["<|begin_of_text|>"]
-        self.pad_id = SPECIAL_TOKENS["<|finetune_right_pad_id|>"]
         self.eos_ids = frozenset(
             SPECIAL_TOKENS[token] for token in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
         )

@@ -22,7 +22,7 @@ class SentencePieceTokenizer:
 
     Attributes:
       vocab_size: number of pieces.
-      bos_id, pad_id: None if the model has no such piece.
+      bos_id: None if the model has no such piece.
       eos_ids: the id of `</s>`; empty if the model has none.
       special_tokens: the control pieces' texts -> ids.
     """
@@ -48,7 +48,6 @@ class SentencePieceTokenizer:
         self._model = model
         self.vocab_size = model.get_piece_size()
         self.bos_id = model.bos_id() if model.bos_id() >= 0 else None
-        self.pad_id = model.pad_id() if model.pad_id() >= 0 else None
         self.eos_ids = frozenset({model.eos_id()} - {-1})
         self.special_tokens = {
             model.id_to_piece(token_id): token_id

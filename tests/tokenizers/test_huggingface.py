@@ -28,10 +28,8 @@ def test_what_the_files_say(smollm_folder):
     tokenizer = HuggingFaceTokenizer.from_folder(smollm_folder)
     assert tokenizer.vocab_size == 500
     assert tokenizer.bos_id == 1
-    assert tokenizer.pad_id == 2
     assert tokenizer.eos_ids == {2}
     assert tokenizer.special_tokens == {text: token_id for token_id, text in enumerate(SPECIAL)}
-    assert tokenizer.chat_template == "{{ messages }}"
 
 
 def test_ids_are_transformers(smollm_folder, text):
@@ -139,18 +137,9 @@ def test_roles_from_the_older_file(smollm_folder):
     )
     tokenizer = HuggingFaceTokenizer.from_folder(smollm_folder)
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, {2})
-    assert tokenizer.chat_template is None
     (smollm_folder / "special_tokens_map.json").unlink()
     tokenizer = HuggingFaceTokenizer.from_folder(smollm_folder)
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (None, frozenset())
-
-
-def test_where_the_chat_template_is(smollm_folder):
-    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
-    edit_json(smollm_folder / "tokenizer_config.json", chat_template=named)
-    assert HuggingFaceTokenizer.from_folder(smollm_folder).chat_template == "d"
-    (smollm_folder / "chat_template.jinja").write_text("from the file")
-    assert HuggingFaceTokenizer.from_folder(smollm_folder).chat_template == "from the file"
 
 
 def test_a_text_that_has_no_plain_spelling_is_refused():
@@ -180,7 +169,7 @@ def test_a_text_that_has_no_plain_spelling_is_refused():
         ("tokenizer_config.json", "{", "not JSON"),
         ("tokenizer_config.json", "[]", "must be a JSON object"),
         ("tokenizer_config.json", '{"eos_token": "<nowhere>"}', "eos_token is '<nowhere>'"),
-        ("tokenizer_config.json", '{"chat_template": 7}', "chat_template must be a string"),
+        ("tokenizer_config.json", '{"bos_token": 7}', "7 is not the text of a token"),
         ("generation_config.json", '{"eos_token_id": ["2"]}', "eos_token_id must be"),
         ("generation_config.json", '{"eos_token_id": true}', "eos_token_id must be"),
         ("special_tokens_map.json", b"\x00", "not JSON"),

@@ -40,7 +40,6 @@ def test_special_tokens_are_metas(tokenizer, meta):
     assert tokenizer.vocab_size == meta.n_words == 128_256
     assert tokenizer.bos_id == meta.bos_id == 128_000
     assert tokenizer.eos_ids == set(meta.stop_tokens) == {128_001, 128_008, 128_009}
-    assert tokenizer.pad_id == meta.pad_id == 128_004
 
 
 @pytest.mark.parametrize("allow_special", [False, True])

@@ -27,7 +27,7 @@ def library(sentencepiece_model):
 def test_what_the_file_says(tokenizer):
     assert tokenizer.vocab_size == 600
     assert tokenizer.special_tokens == {"<s>": 1, "</s>": 2}
-    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.pad_id) == (1, {2}, None)
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, {2})
 
 
 def test_ids_are_the_librarys(tokenizer, library, text):
