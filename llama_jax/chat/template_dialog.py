@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from llama_jax.chat.message_dicts import message_to_dict
-from llama_jax.chat.messages import Message
+from llama_jax.chat.messages import Message, is_json_value
 from llama_jax.chat.template_markers import Markers, Rendering, first_free_character, texts_of
 from llama_jax.chat.template_sandbox import ChatEnvironment, render_bounded
 from llama_jax.errors import InputError
@@ -98,8 +98,8 @@ class TemplateDialog:
             raise InputError("messages: the dialog is empty")
         self._program = program
         self._messages = [message_to_dict(message) for message in messages]
-        self._tools = [dict(tool) for tool in tools] if tools is not None else None
-        self._documents = [dict(item) for item in documents] if documents is not None else None
+        self._tools = _checked_objects(tools, "tools")
+        self._documents = _checked_objects(documents, "documents")
         self._now = now
 
     def rendering(self, add_generation_prompt: bool) -> Rendering:
@@ -172,6 +172,17 @@ class TemplateDialog:
             f"{self._program.place}: no loss mask can be made: the assistant's messages[{index}] "
             f"{reason}; put {{% generation %}} around what the assistant says in the template"
         )
+
+
+def _checked_objects(
+    objects: Sequence[Mapping[str, Any]] | None, name: str
+) -> list[dict[str, Any]] | None:
+    if objects is None:
+        return None
+    for index, item in enumerate(objects):
+        if not isinstance(item, dict) or not is_json_value(item):
+            raise InputError(f"{name}[{index}]: must be an object of JSON values")
+    return list(objects)
 
 
 def _end_of_turn(rendering: Rendering, start: int, end: int) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 from llama_jax.chat.messages import BUILTIN_ARGUMENT, ToolCall
 from llama_jax.errors import InputError
 
-# Python's parser is quadratic on some inputs; a call longer than this is taken as plain text.
+# Bounds what a hostile message can cost Python's parser; a longer one is taken as plain text.
 MAX_PYTHON_LIST_CHARACTERS = 100_000
 
 _QUERY_TOOLS = "|".join(name for name, argument in BUILTIN_ARGUMENT.items() if argument == "query")

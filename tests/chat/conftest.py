@@ -1,4 +1,4 @@
-"""Tokenizers for the chat tests: Meta's own, and a tiny byte-level one that transformers reads."""
+"""Tokenizers for the chat tests: Meta's own where it is installed, and tiny byte-level ones."""
 
 import pytest
 from hypothesis import settings
@@ -8,6 +8,16 @@ settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
 CHATML_SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "</think>"]
+LLAMA_SPECIAL_TOKENS = [
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|python_tag|>",
+    "<|image|>",
+    "<|reserved_special_token_7|>",
+]
 
 
 class MetaTokenizer:
@@ -57,8 +67,8 @@ def meta_tokenizer():
     return MetaTokenizer(tokenizer.Tokenizer.get_instance())
 
 
-@pytest.fixture(scope="session")
-def tiny_tokenizer_json():
+def train_tiny_tokenizer(special_tokens):
+    """The `tokenizer.json` of a byte-level BPE of 400 tokens."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -67,7 +77,7 @@ def tiny_tokenizer_json():
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=CHATML_SPECIAL_TOKENS,
+        special_tokens=special_tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -78,5 +88,16 @@ def tiny_tokenizer_json():
 
 
 @pytest.fixture(scope="session")
+def tiny_tokenizer_json():
+    return train_tiny_tokenizer(CHATML_SPECIAL_TOKENS)
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_tokenizer_json):
     return TinyTokenizer(tiny_tokenizer_json, CHATML_SPECIAL_TOKENS)
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer():
+    """A tiny tokenizer with Llama 3.1's special tokens."""
+    return TinyTokenizer(train_tiny_tokenizer(LLAMA_SPECIAL_TOKENS), LLAMA_SPECIAL_TOKENS)

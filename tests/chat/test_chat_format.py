@@ -12,29 +12,29 @@ def write_config(folder, **fields):
     (folder / "tokenizer_config.json").write_text(json.dumps(fields))
 
 
-def test_a_checkpoints_template_comes_first(tmp_path, meta_tokenizer):
+def test_a_checkpoints_template_comes_first(tmp_path, llama_tokenizer):
     write_config(
         tmp_path,
         chat_template=LLAMA_31_TEMPLATE,
         bos_token={"content": "<|begin_of_text|>", "special": True},
         pad_token=None,
     )
-    chat_format = chat_format_for(tmp_path, meta_tokenizer)
+    chat_format = chat_format_for(tmp_path, llama_tokenizer)
     assert chat_format.name == "template"
     dialog = chat_format.format_dialog(MESSAGES, add_generation_prompt=True)
     assert list(dialog.tokens) == chat_format.encode_prompt(MESSAGES)
-    text = meta_tokenizer.decode(dialog.tokens)
+    text = llama_tokenizer.decode(dialog.tokens)
     assert text.startswith("<|begin_of_text|>")
     assert "Today Date" in text
-    assert chat_format_for(tmp_path, meta_tokenizer, name="llama31").name == "llama31"
+    assert chat_format_for(tmp_path, llama_tokenizer, name="llama31").name == "llama31"
 
 
-def test_llama31_format_without_a_template(tmp_path, meta_tokenizer):
-    chat_format = chat_format_for(tmp_path, meta_tokenizer)
+def test_llama31_format_without_a_template(tmp_path, llama_tokenizer):
+    chat_format = chat_format_for(tmp_path, llama_tokenizer)
     assert chat_format.name == "llama31"
-    assert "Today Date" not in meta_tokenizer.decode(chat_format.encode_prompt(MESSAGES))
+    assert "Today Date" not in llama_tokenizer.decode(chat_format.encode_prompt(MESSAGES))
     with pytest.raises(InputError, match="has no chat template"):
-        chat_format_for(tmp_path, meta_tokenizer, name="template")
+        chat_format_for(tmp_path, llama_tokenizer, name="template")
 
 
 def test_base_models_are_told_to_generate(tmp_path, tiny_tokenizer):

@@ -99,13 +99,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("dialog", "tools", "options", "expected"), CASES)
-def test_text(meta_tokenizer, dialog, tools, options, expected):
+def test_text(llama_tokenizer, dialog, tools, options, expected):
     variables = {"bos_token": "<|begin_of_text|>", **options}
-    ours = TemplateFormat(LLAMA_31_TEMPLATE, meta_tokenizer, variables=variables)
+    ours = TemplateFormat(LLAMA_31_TEMPLATE, llama_tokenizer, variables=variables)
     messages = messages_from_dicts(dialog)
     assert ours.render(messages, tools=tools, add_generation_prompt=True) == expected
     tokens = ours.encode_prompt(messages, tools=tools)
-    assert tokens == meta_tokenizer.encode(expected, allow_special=True)
+    assert tokens == llama_tokenizer.encode(expected, allow_special=True)
 
 
 @pytest.mark.parametrize(("dialog", "tools", "options", "expected"), CASES)
@@ -122,9 +122,9 @@ def test_text_in_transformers(dialog, tools, options, expected):
     assert rendered == [expected]
 
 
-def test_loss_mask(meta_tokenizer):
+def test_loss_mask(llama_tokenizer):
     variables = {"bos_token": "<|begin_of_text|>"}
-    ours = TemplateFormat(LLAMA_31_TEMPLATE, meta_tokenizer, variables=variables)
+    ours = TemplateFormat(LLAMA_31_TEMPLATE, llama_tokenizer, variables=variables)
     dialog = [SYSTEM, USER, call("get_weather", {"city": "Köln"}), RESULT, ASSISTANT]
     formatted = ours.format_dialog(
         messages_from_dicts(dialog), tools=[TOOL], add_generation_prompt=False
@@ -132,13 +132,13 @@ def test_loss_mask(meta_tokenizer):
     learned = [
         token for token, mask in zip(formatted.tokens, formatted.loss_mask, strict=True) if mask
     ]
-    assert meta_tokenizer.decode(learned) == (
+    assert llama_tokenizer.decode(learned) == (
         '{"name": "get_weather", "parameters": {"city": "Köln"}}<|eot_id|>Yes.<|eot_id|>'
     )
 
 
-def test_refusals(meta_tokenizer):
-    ours = TemplateFormat(LLAMA_31_TEMPLATE, meta_tokenizer, variables={"bos_token": ""})
+def test_refusals(llama_tokenizer):
+    ours = TemplateFormat(LLAMA_31_TEMPLATE, llama_tokenizer, variables={"bos_token": ""})
     with pytest.raises(InputError, match="there is none"):
         ours.encode_prompt(messages_from_dicts([SYSTEM]), tools=[TOOL])
     two = call("f", {})

@@ -401,6 +401,11 @@ def test_refusals_are_one_line_and_name_the_file(tiny_tokenizer):
     )
     with pytest.raises(InputError, match="messages"):
         ours.encode_prompt([])
+    for bad in (3, "x", {"a": float("nan")}):
+        with pytest.raises(InputError, match=r"tools\[0\]"):
+            ours.encode_prompt([Message("user", "x")], tools=[bad])
+        with pytest.raises(InputError, match=r"documents\[0\]"):
+            ours.encode_prompt([Message("user", "x")], documents=[bad])
 
 
 def test_messages_with_every_private_character(tiny_tokenizer):
