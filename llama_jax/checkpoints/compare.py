@@ -81,13 +81,18 @@ def difference(a: np.ndarray, b: np.ndarray) -> Difference:
     difference."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     relative = np.abs(a - b).max() / np.abs(a).max()
-    log_p, log_q = (np.asarray(x - np.logaddexp.reduce(x, -1, keepdims=True)) for x in (a, b))
+    log_p, log_q = _log_softmax(a), _log_softmax(b)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(-1).mean()
     return Difference(
         max_relative=float(relative) if np.isfinite(relative) else float("inf"),
         mean_kl=float(kl),
         greedy_agreement=float((a.argmax(-1) == b.argmax(-1)).mean()),
     )
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def compare_command(

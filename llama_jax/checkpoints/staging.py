@@ -9,6 +9,7 @@ keeps two runs from writing to one destination; the kernel releases it when its 
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,7 @@ def staged_folder(
             os.rename(staging, destination)
             _sync(destination.parent)
         except BaseException as error:
-            shutil.rmtree(staging, ignore_errors=True)
+            _remove(staging)
             if isinstance(error, OSError) and error.errno is not None and error.filename is None:
                 raise OSError(error.errno, error.strerror, str(destination)) from error
             raise
@@ -73,6 +74,15 @@ def check_free(destination: Path, *, replace: bool) -> None:
         return
     if os.path.lexists(destination):
         raise InputError(f"{destination}: already exists; remove it or choose another place")
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder that threads of a failed writer may still be writing into."""
+    for seconds in (0.0, 0.1, 1.0):
+        time.sleep(seconds)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 @contextmanager
