@@ -224,7 +224,7 @@ KILLED = """
 import importlib, os, signal, sys
 from llama_jax.checkpoints import convert, orbax_sink
 orbax_sink._GROUP_BYTES = 20_000
-source, destination, to, module, attribute, number = sys.argv[1:]
+source, destination, to, module, attribute, number, signal_name = sys.argv[1:]
 owner = importlib.import_module("llama_jax.checkpoints." + module)
 *parents, name = attribute.split(".")
 for parent in parents:
@@ -233,7 +233,7 @@ original, calls = getattr(owner, name), []
 def deadly(*args, **kwargs):
     calls.append(None)
     if len(calls) == int(number):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), getattr(signal, signal_name))
     return original(*args, **kwargs)
 setattr(owner, name, deadly)
 convert.convert(source, destination, to=to, quiet=True)
@@ -255,7 +255,7 @@ def run_python(code, *arguments):
 def test_killed_it_leaves_nothing_whole_and_runs_again(tmp_path, make_checkpoint, moment):
     to, module, attribute, number = MOMENTS[moment]
     source = make_checkpoint()
-    result = run_python(KILLED, source, tmp_path / "x", to, module, attribute, number)
+    result = run_python(KILLED, source, tmp_path / "x", to, module, attribute, number, "SIGKILL")
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert not (tmp_path / "x").exists()
     assert (tmp_path / "x.incomplete").exists()
@@ -264,6 +264,16 @@ def test_killed_it_leaves_nothing_whole_and_runs_again(tmp_path, make_checkpoint
     assert "left by an interrupted run" in lines[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "x"]
     assert_same_tensors(source, tmp_path / "x")
+
+
+@pytest.mark.parametrize("moment", ["hf, a tensor", "orbax, second group"])
+def test_interrupted_it_cleans_up(tmp_path, make_checkpoint, moment):
+    to, module, attribute, number = MOMENTS[moment]
+    source = make_checkpoint()
+    result = run_python(KILLED, source, tmp_path / "x", to, module, attribute, number, "SIGINT")
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 MEASURED = """
