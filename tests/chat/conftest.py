@@ -1,5 +1,7 @@
 """Tokenizers for the chat tests: Meta's own where it is installed, and tiny byte-level ones."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -101,3 +103,22 @@ def tiny_tokenizer(tiny_tokenizer_json):
 def llama_tokenizer():
     """A tiny tokenizer with Llama 3.1's special tokens."""
     return TinyTokenizer(train_tiny_tokenizer(LLAMA_SPECIAL_TOKENS), LLAMA_SPECIAL_TOKENS)
+
+
+@pytest.fixture(scope="session")
+def templates():
+    """Name -> Jinja source, of templates in the shapes that published checkpoints have."""
+    folder = Path(__file__).parent / "templates"
+    return {path.stem: path.read_text() for path in folder.glob("*.jinja")}
+
+
+@pytest.fixture(scope="session")
+def huggingface_tokenizer(tiny_tokenizer_json):
+    transformers = pytest.importorskip("transformers")
+    import tokenizers
+
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(tiny_tokenizer_json),
+        bos_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+    )
