@@ -56,17 +56,19 @@ class Attention(nn.Module):
             "output", residual_normal(config, EMBED, HEADS, HEAD_DIM), (D, N, H)
         )
 
-        query = _by_head(matmul(x, query_weight), ACTIVATION_HEADS)  # [B, T, N, H]
-        key = _by_head(matmul(x, key_weight), ACTIVATION_KV_HEADS)  # [B, T, K, H]
-        value = _by_head(matmul(x, value_weight), ACTIVATION_KV_HEADS)
+        query = _heads_first(matmul(x, query_weight), ACTIVATION_HEADS)  # [B, N, T, H]
+        key = _heads_first(matmul(x, key_weight), ACTIVATION_KV_HEADS)  # [B, K, T, H]
+        value = _heads_first(matmul(x, value_weight), ACTIVATION_KV_HEADS)
         query, key = apply_rope(query, *angles), apply_rope(key, *angles)
         if cache is not None:
             cache = cache.extend(key, value)
-            key, value = cache.keys, cache.values  # [B, S, K, H]
+            key, value = cache.keys, cache.values  # [B, K, S, H]
         output = self.operators.attention(query, key, value, mask, scale=H**-0.5)
-        output = _by_head(output, ACTIVATION_HEADS)
+        output = constrain(output, BATCH, ACTIVATION_HEADS, SEQUENCE, HEAD_DIM)
+        output = output.swapaxes(1, 2)  # [B, T, N, H]
         return matmul(output, output_weight, contracted=2), cache
 
 
-def _by_head(x: jax.Array, heads: str) -> jax.Array:
-    return constrain(x, BATCH, SEQUENCE, heads, HEAD_DIM)
+def _heads_first(x: jax.Array, heads: str) -> jax.Array:
+    """`[B, T, heads, H]` -> `[B, heads, T, H]`."""
+    return constrain(x.swapaxes(1, 2), BATCH, heads, SEQUENCE, HEAD_DIM)

@@ -44,9 +44,9 @@ def rope_angles(positions: jax.Array, config: ModelConfig) -> tuple[jax.Array, j
 
 
 def apply_rope(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
-    """Rotates every head of `x` `[B, T, heads, H]` by angles `[B, T, H/2]`; same dtype."""
+    """Rotates every head of `x` `[B, heads, T, H]` by angles `[B, T, H/2]`; same dtype."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cosine, sine = cosine[:, :, None, :], sine[:, :, None, :]
+    cosine, sine = cosine[:, None], sine[:, None]
     rotated = [first * cosine - second * sine, second * cosine + first * sine]
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 

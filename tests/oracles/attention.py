@@ -4,15 +4,15 @@ import numpy as np
 
 
 def attention(query, key, value, key_start, key_end, *, scale):
-    B, T, N, H = query.shape
-    K = key.shape[2]
-    output = np.zeros((B, T, N, H))
-    for b, t, n in np.ndindex(B, T, N):
+    B, N, T, H = query.shape
+    K = key.shape[1]
+    output = np.zeros((B, N, T, H))
+    for b, n, t in np.ndindex(B, N, T):
         visible = slice(key_start[b, t], key_end[b, t])
-        keys = key[b, visible, n // (N // K)].astype(np.float64)
-        values = value[b, visible, n // (N // K)].astype(np.float64)
+        keys = key[b, n // (N // K), visible].astype(np.float64)
+        values = value[b, n // (N // K), visible].astype(np.float64)
         if len(keys):
-            scores = scale * keys @ query[b, t, n].astype(np.float64)
+            scores = scale * keys @ query[b, n, t].astype(np.float64)
             weights = np.exp(scores - scores.max())
-            output[b, t, n] = weights / weights.sum() @ values
+            output[b, n, t] = weights / weights.sum() @ values
     return output
