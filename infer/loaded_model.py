@@ -85,10 +85,7 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
     Raises:
       InputError: the checkpoint is incomplete or damaged; names the file and what to change.
     """
-    import jax
-
     from llama_jax.checkpoints.load import load_checkpoint
-    from llama_jax.model import unstack_blocks
 
     path = resolve_source(str(path))
     source = open_source(path)
@@ -105,10 +102,10 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
             f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
             f"{source.config.vocab_size}; take the tokenizer that the model was published with"
         )
-    config, stacked = load_checkpoint(path, dtype=dtype)
+    config, params = load_checkpoint(path, dtype=dtype, stacked=False)
     return LoadedModel(
         config=config,
-        params=jax.jit(unstack_blocks)(stacked),
+        params=params,
         tokenizer=tokenizer,
         chat_format=chat_format,
         begins_with_bos=begins_with_bos,

@@ -11,9 +11,11 @@ mistake and keeps its traceback.
 import contextlib
 import difflib
 import functools
+import glob
 import importlib
 import inspect
 import io
+import os
 import re
 import shutil
 import sys
@@ -26,11 +28,11 @@ from llama_jax.errors import InputError
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": (
         "infer.quickstart:quickstart",
-        "a tour with a small real model: convert, answer in batch, export",
+        "a tour with a small real model: convert, ask, export",
     ),
     "convert": (
         "llama_jax.checkpoints.convert:convert_command",
-        "checkpoint from any format to hf, meta or orbax, streamed and verified",
+        "a checkpoint of any format to hf, meta or orbax",
     ),
     "inspect": (
         "llama_jax.checkpoints.inspect:inspect_command",
@@ -38,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "compare": (
         "llama_jax.checkpoints.compare:compare_command",
-        "whether two checkpoints compute the same (exit code 1 if not)",
+        "whether two checkpoints compute the same",
     ),
     "generate": (
         "infer.generate_command:generate",
@@ -68,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
+        # Without a TPU, an installed libtpu is a compiler only: it need not ask the network for one.
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0

@@ -2,7 +2,7 @@
 
 Conversion, loading, inspection and comparison are written once, against these two. A tensor's name
 and layout are ours (`parameter_names.py`): one tensor per layer, such as `blocks.3.attention.query`
-with shape `[N, D]`... see that file. Each format translates at its own edge.
+with shape `[N, H, D]`. Each format translates at its own edge.
 """
 
 from collections.abc import Mapping
@@ -41,8 +41,11 @@ class Assets:
 
 
 class TensorSource(Protocol):
-    """A checkpoint opened for reading. Opening validates names, shapes and sizes and reads no weight;
-    it raises `InputError` that names the file and what to change."""
+    """A checkpoint opened for reading.
+
+    Opening validates names, shapes and sizes, and raises `InputError` that names the file and what
+    to change. It reads no weights but those whose values decide the config (a tied head, say).
+    """
 
     format: str
     config: ModelConfig

@@ -24,7 +24,7 @@ Params = dict[str, Any]
 
 
 def load_checkpoint(
-    path: str | Path, *, dtype: Any = None, shardings: Params | None = None
+    path: str | Path, *, dtype: Any = None, shardings: Params | None = None, stacked: bool = True
 ) -> tuple[ModelConfig, Params]:
     """The config and the parameters of the checkpoint at `path`, in any format.
 
@@ -33,33 +33,48 @@ def load_checkpoint(
       dtype: float32, bfloat16 or float16 for every parameter; by default as stored (where layers
         differ in that, the dtype that holds them all).
       shardings: a tree like `params` of `jax.sharding.Sharding`; by default the default device.
-
-    Returns:
-      `params` as `llama_jax.forward` wants them, layers stacked.
+      stacked: layers stacked, as `llama_jax.forward` wants them; or `blocks` a tuple of per-layer
+        dicts, as `llama_jax.forward_cached` does.
 
     Raises `InputError` that names the file and what to change.
     """
     source = open_source(path)
-    stacked = {row.ours.replace(".{}", "") for row in PARAMETER_NAMES}
-    if source.config.tied_embeddings:
-        stacked.remove("head")
-    if shardings is not None:
-        shardings = dict(_leaves(shardings))
-        if shardings.keys() != stacked:
-            wrong = ", ".join(sorted(shardings.keys() ^ stacked))
-            raise InputError(f"{path}: shardings do not have the leaves of its params: {wrong}")
-    params: Params = {}
+    names = _names(source.config, stacked)
+    if shardings is None:
+        shardings = jax.tree.map(lambda name: _default_sharding(), names)
+    if wrong := _paths(names) ^ _paths(shardings):
+        raise InputError(
+            f"{path}: shardings do not have the leaves of its params: {', '.join(sorted(wrong))}"
+        )
+
+    def load(name: str, sharding: jax.sharding.Sharding) -> jax.Array:
+        return _load_leaf(source, name, dtype, sharding)
+
+    return source.config, jax.tree.map(load, names, shardings)
+
+
+def _names(config: ModelConfig, stacked: bool) -> Params:
+    """The tree of `params` with a tensor's name at each leaf; `{}` stands for all layers."""
+    tree: Params = {}
     for row in PARAMETER_NAMES:
-        name = row.ours.replace(".{}", "")
-        if name not in stacked:
+        if row.ours == "head" and config.tied_embeddings:
             continue
-        sharding = shardings[name] if shardings is not None else _default_sharding()
-        *parents, last = name.split(".")
-        node = params
+        *parents, last = row.ours.replace(".{}", "").split(".")
+        node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = _load_leaf(source, row.ours, dtype, sharding)
-    return source.config, params
+        node[last] = row.ours
+    if not stacked:
+        tree["blocks"] = tuple(
+            jax.tree.map(lambda name, layer=layer: name.format(layer), tree["blocks"])
+            for layer in range(config.num_layers)
+        )
+    return tree
+
+
+def _paths(tree: Params) -> set[str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves}
 
 
 def _load_leaf(source: TensorSource, ours: str, dtype, sharding) -> jax.Array:
@@ -89,11 +104,3 @@ def _load_leaf(source: TensorSource, ours: str, dtype, sharding) -> jax.Array:
 
 def _default_sharding() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
-def _leaves(tree: Params, prefix: str = ""):
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

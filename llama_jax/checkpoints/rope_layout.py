@@ -2,8 +2,8 @@
 
 Half-split (Hugging Face, ours) rotates dimension i of a head with i + H/2: two contiguous halves,
 no lane shuffles on an accelerator. Interleaved (Meta, GGUF) rotates 2i with 2i + 1. Rows of the
-projection weights are reordered accordingly; values stay the same bytes. For H = 4, interleaved rows
-(0, 1, 2, 3) are half-split rows (0, 2, 1, 3).
+projection weights are reordered accordingly; values stay the same bytes. For H = 4, half-split rows
+are interleaved rows 0, 2, 1, 3.
 """
 
 import numpy as np

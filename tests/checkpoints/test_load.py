@@ -14,7 +14,7 @@ from llama_jax.checkpoints.orbax import OrbaxSource
 from llama_jax.checkpoints.save import save_checkpoint
 from llama_jax.config import TINY
 from llama_jax.errors import InputError
-from llama_jax.model import abstract_params
+from llama_jax.model import abstract_params, unstack_blocks
 
 TIED = dataclasses.replace(TINY, tied_embeddings=True)
 FORMATS = ("orbax", "hf", "meta")
@@ -139,3 +139,12 @@ def test_an_existing_folder_is_kept(tmp_path, params):
     with pytest.raises(InputError, match="already exists"):
         save_checkpoint(tmp_path / "x", TINY, params, format="hf")
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "thesis.txt"]
+
+
+def test_unstacked_equals_stacked_then_unstacked(tmp_path):
+    params = random_params(TIED)
+    save_checkpoint(tmp_path / "model", TIED, params, format="orbax")
+    _, loaded = load_checkpoint(tmp_path / "model", stacked=False)
+    expected = unstack_blocks(params)
+    assert jax.tree.structure(loaded) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, loaded, expected)
