@@ -198,7 +198,8 @@ def _verify(folder: Path, config: ModelConfig, checksums: dict[str, int], *, qui
         raise InputError(f"{folder}: read back, its config is not the one written; report this")
     total = sum(spec.num_bytes for spec in written.tensors.values())
     with transfer_progress("verifying", total, quiet=quiet) as advance:
-        for name, spec in written.tensors.items():
+        # Backwards, because what was written last is most likely still in memory.
+        for name, spec in reversed(written.tensors.items()):
             expected = checksums.get(name, checksums["embedding"] if name == "head" else None)
             if checksum(written.read(name)) != expected:
                 raise InputError(

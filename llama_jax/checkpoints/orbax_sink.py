@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +33,14 @@ from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 
 _GROUP_BYTES = 512 * 2**20
+_log = logging.getLogger("absl")
 
 
 class OrbaxSink:
     """Writes the folder described above.
 
-    Memory: tensors wait until half a gigabyte is together, and Orbax copies what it saves, so at
-    most a gigabyte or two of the largest tensor.
+    Memory: tensors wait until half a gigabyte is together, while Orbax writes its copy of the group
+    before: a gigabyte, or twice the largest tensor.
 
     Args:
       path: the folder; created.
@@ -74,6 +74,8 @@ class OrbaxSink:
                 )
         self._unwritten = set(tensors)
         self._group: dict[str, np.ndarray] = {}
+        self._saving = None
+        self._log_level = _log.level
         self._path.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, tensor: np.ndarray) -> None:
@@ -90,13 +92,11 @@ class OrbaxSink:
 
     def finish(self) -> None:
         """Makes the folder whole; `llama_jax.json` comes last."""
-        from orbax.checkpoint.experimental import v1 as ocp
-
         if self._unwritten:
             raise ValueError(f"not written: {', '.join(sorted(self._unwritten)[:3])} ...")
         self._save_group()
-        with _orbax_context():
-            ocp.partial.finalize(self._path / WEIGHTS_FOLDER)
+        self._wait()
+        self._finalize()
         for name, content in self._assets.files.items():
             (self._path / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
@@ -117,25 +117,50 @@ class OrbaxSink:
         _write_json(self._path / DESCRIPTION_FILE, description)
 
     def _save_group(self) -> None:
+        """Hands the group to Orbax, which copies it and writes while the next tensors are read."""
         from orbax.checkpoint.experimental import v1 as ocp
 
+        self._wait()
         if self._group:
             needed = sum(tensor.nbytes for tensor in self._group.values())
             if shutil.disk_usage(self._path).free < needed:
                 # Said before Orbax finds out with half its writes under way.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # Orbax logs an error from every thread that it passes; the user gets it once, below.
+            self._log_level = _log.level
+            _log.setLevel(logging.CRITICAL)
             with _orbax_context():
-                ocp.partial.save(self._path / WEIGHTS_FOLDER, self._group)
+                self._saving = ocp.partial.save_async(self._path / WEIGHTS_FOLDER, self._group)
         self._group = {}
 
+    def _wait(self) -> None:
+        """Until the group before is written. System errors of tensorstore become `OSError`."""
+        if self._saving is None:
+            return
+        saving, self._saving = self._saving, None
+        try:
+            saving.result()
+        except ValueError as error:
+            code = re.search(r"\[os_error_code='(\d+)'\]", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        finally:
+            _log.setLevel(self._log_level)
 
-@contextmanager
+    def _finalize(self) -> None:
+        from orbax.checkpoint.experimental import v1 as ocp
+
+        _log.setLevel(logging.ERROR)  # it warns that there is no OCDBT to merge
+        try:
+            with _orbax_context():
+                ocp.partial.finalize(self._path / WEIGHTS_FOLDER)
+        finally:
+            _log.setLevel(self._log_level)
+
+
 def _orbax_context():
-    """How Orbax lays arrays out.
-
-    It warns that there was no OCDBT to merge and logs an error from every thread it passes: neither
-    is for the user, who gets what tensorstore reports of the system as `OSError`.
-    """
+    """How Orbax lays arrays out."""
     from orbax.checkpoint.experimental import v1 as ocp
 
     context = ocp.Context()
@@ -145,19 +170,7 @@ def _orbax_context():
     saving.use_compression = False
     saving.enable_write_sharding_file = False
     saving.array_metadata_store = None
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with context:
-            yield
-    except ValueError as error:
-        code = re.search(r"\[os_error_code='(\d+)'\]", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
-    finally:
-        logger.setLevel(level)
+    return context
 
 
 def _write_json(path: Path, fields: dict) -> None:
