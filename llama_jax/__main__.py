@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
-        # Without a TPU, an installed libtpu is a compiler only: it need not ask the network for one.
+        # Without a TPU, an installed libtpu is only a compiler and need not search for one.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
