@@ -125,24 +125,26 @@ class ChatTerminal:
             elif line.startswith("/"):
                 self.say(f"no command {command}. {_HELP}")
             elif line:
-                self.turn(line)
+                try:
+                    self.turn(line)
+                except KeyboardInterrupt:
+                    self.say("\nstopped before the answer began")
 
     def turn(self, text: str) -> None:
-        """Answers `text` and keeps both; what cannot be answered is taken back."""
+        """Answers `text` and keeps both in the dialog; without an answer, neither."""
         from llama_jax.chat import Message
 
-        self.dialog.append(Message("user", text))
-        tokens = self.loaded.chat_format.encode_prompt([*self.system, *self.dialog])
+        dialog = [*self.dialog, Message("user", text)]
+        tokens = self.loaded.chat_format.encode_prompt([*self.system, *dialog])
         room = self.loaded.config.context_length - len(tokens)
         if room < 1:
-            self.dialog.pop()
             self.say(
                 f"the context is full: with this message the dialog has {len(tokens)} tokens of "
                 f"{self.loaded.config.context_length}. /reset forgets it"
             )
             return
         answer, is_cut = self._answer(tokens, min(self.max_new_tokens, room))
-        self.dialog.append(Message("assistant", answer))
+        self.dialog = [*dialog, Message("assistant", answer)]
         if is_cut:
             full = room <= self.max_new_tokens
             self.say("(the context is full: /reset)" if full else "(cut at --max-new-tokens)")

@@ -1,5 +1,6 @@
 """`llama-jax generate`: prompts to answers, one batch, one answer a prompt."""
 
+import dataclasses
 import json as json_format
 import sys
 import time
@@ -63,16 +64,10 @@ def generate(
 
     start = time.monotonic()
     loaded = load_model(model, dtype=dtype)
-    rows = [
-        override_sampling(
-            loaded.sampling,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=(seed + i) % 2**32,
-        )
-        for i in range(len(prompts))
-    ]
+    sampling = override_sampling(
+        loaded.sampling, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
+    rows = [dataclasses.replace(sampling, seed=(seed + i) % 2**32) for i in range(len(prompts))]
     tokens = encode_prompts(loaded, prompts, format)
     if not quiet:
         talk = "raw text"

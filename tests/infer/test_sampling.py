@@ -84,8 +84,8 @@ def test_distribution_equals_transformers(temperature, top_k, top_p):
 
 
 def test_nucleus_is_metas_rule_where_transformers_differs():
-    """At a partial sum that equals top_p, and for tokens of equal logit. Probabilities 1/2, 1/4, 1/8,
-    1/8 and their sums are exact."""
+    """At a partial sum that equals top_p, and for tokens of equal logit. Probabilities 1/2, 1/4,
+    1/8, 1/8 and their sums are exact."""
     logits = np.log2(np.array([4, 2, 1, 1], np.float32)) * np.float32(np.log(2))
     assert kept_by_us(logits, SamplingParameters(1.0, top_p=0.5)).tolist() == [1, 1, 0, 0]
     assert kept_by_us(logits, SamplingParameters(1.0, top_p=0.49)).tolist() == [1, 0, 0, 0]
