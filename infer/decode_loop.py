@@ -16,7 +16,15 @@ from jax import lax
 
 from infer.sampling import RowSampling, SamplingMode, sample
 from llama_jax.config import ModelConfig
-from llama_jax.model import KVCache, Params, forward_cached, logits
+from llama_jax.model import (
+    CHUNKED,
+    REFERENCE,
+    KVCache,
+    Operators,
+    Params,
+    forward_cached,
+    logits,
+)
 
 NO_TOKEN = -1
 
@@ -42,7 +50,7 @@ class DecodeState(NamedTuple):
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
 def prefill(params: Params, tokens: jax.Array, cache: KVCache, *, config: ModelConfig) -> KVCache:
     """The cache with one more chunk `[B, T]` of the prompts in it."""
-    return forward_cached(params, tokens, cache, config=config)[1]
+    return forward_cached(params, tokens, cache, config=config, operators=CHUNKED)[1]
 
 
 @partial(jax.jit, static_argnames=("config", "mode"), donate_argnames="state")
@@ -57,7 +65,9 @@ def start(
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
     """Prefills the last chunk `[B, T]` and samples the first new token: int32 `[B, 1]`."""
-    new_tokens, state = _step(params, tokens, state, rows, eos_ids, config=config, mode=mode)
+    new_tokens, state = _step(
+        params, tokens, state, rows, eos_ids, config=config, operators=CHUNKED, mode=mode
+    )
     return new_tokens[:, None], state
 
 
@@ -81,8 +91,9 @@ def decode(
 
     def one_step(carry):
         step, output, state = carry
+        tokens = state.tokens[:, None]
         new_tokens, state = _step(
-            params, state.tokens[:, None], state, rows, eos_ids, config=config, mode=mode
+            params, tokens, state, rows, eos_ids, config=config, operators=REFERENCE, mode=mode
         )
         return step + 1, output.at[:, step].set(new_tokens), state
 
@@ -99,10 +110,11 @@ def _step(
     eos_ids: jax.Array,
     *,
     config: ModelConfig,
+    operators: Operators,
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
     """Runs `tokens` `[B, T]` and samples what follows: int32 `[B]`, -1 for rows that were done."""
-    hidden, cache = forward_cached(params, tokens, state.cache, config=config)
+    hidden, cache = forward_cached(params, tokens, state.cache, config=config, operators=operators)
     with jax.named_scope("sample"):
         scores = logits(params, hidden[:, -1], config=config)
         sampled = sample(scores, rows, state.positions, mode=mode)

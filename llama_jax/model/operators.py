@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 
+from llama_jax.kernels.attention import chunked
 from llama_jax.kernels.attention import reference as attention_reference
 from llama_jax.kernels.matmul import reference as matmul_reference
 
@@ -26,3 +27,5 @@ class Operators:
 
 
 REFERENCE = Operators(attention=attention_reference.attention, matmul=matmul_reference.matmul)
+# For prompts: attention in O(T) memory that skips what the mask hides; no gradient.
+CHUNKED = Operators(attention=chunked.attention, matmul=matmul_reference.matmul)
