@@ -106,6 +106,16 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise InputError(f"model config: head_dim {self.head_dim} must be even for RoPE")
+        if self.head_dim == 2 and isinstance(self.rope_scaling, NtkScaling | DynamicNtkScaling):
+            raise InputError("model config: NTK scaling needs a head_dim over 2")
+
+    def fold_ntk(self) -> "ModelConfig":
+        """The same computation with static NTK scaling written as the `rope_theta` it amounts to,
+        for file formats that have no name for it."""
+        if not isinstance(self.rope_scaling, NtkScaling):
+            return self
+        theta = self.rope_theta * self.rope_scaling.factor ** (self.head_dim / (self.head_dim - 2))
+        return dataclasses.replace(self, rope_theta=theta, rope_scaling=None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields; `from_dict` is the inverse."""

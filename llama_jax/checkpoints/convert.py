@@ -98,13 +98,14 @@ def convert(
             if lossy:
                 say(f"note: {', '.join(sorted(lossy))} to {dtype} rounds the weights")
             specs = {name: TensorSpec(spec.shape, wanted) for name, spec in specs.items()}
-        assets = carried_assets(
-            source.assets, to=to, config=source.config, chat_template=chat_template
-        )
-        options = sink_options(to, source.config, specs, shards)
+        config = source.config if to == "orbax" else source.config.fold_ntk()
+        if config != source.config:
+            say(f"note: ntk scaling has no name there; written as rope_theta {config.rope_theta}")
+        assets = carried_assets(source.assets, to=to, config=config, chat_template=chat_template)
+        options = sink_options(to, config, specs, shards)
         total = sum(spec.num_bytes for spec in specs.values())
         with staged_folder(destination, num_bytes=total, replace=overwrite, say=say) as folder:
-            sink = make_sink(folder, source.config, specs, assets, **options)
+            sink = make_sink(folder, config, specs, assets, **options)
             checksums = {}
             with transfer_progress("writing", total, quiet=quiet) as advance:
                 for name, spec in specs.items():
@@ -115,7 +116,7 @@ def convert(
                     advance(spec.num_bytes)
                 sink.finish()
             if verify:
-                _verify(folder, source.config, checksums, quiet=quiet)
+                _verify(folder, config, checksums, quiet=quiet)
     return Conversion(total, time.monotonic() - start, memory.peak_bytes)
 
 

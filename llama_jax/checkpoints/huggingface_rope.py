@@ -18,7 +18,6 @@ from llama_jax.config import (
     LinearScaling,
     Llama3Scaling,
     ModelConfig,
-    NtkScaling,
     RopeScaling,
 )
 from llama_jax.errors import InputError
@@ -125,13 +124,10 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
 
     Raises `InputError` for what the format cannot say.
     """
+    config = config.fold_ntk()
     theta, scaling, positions = config.rope_theta, config.rope_scaling, config.context_length
     kind_key, kind, numbers = "type", "default", {}
     match scaling:
-        case NtkScaling(factor):
-            if config.head_dim == 2:
-                raise InputError("model config: ntk scaling needs a head_dim over 2")
-            theta *= factor ** (config.head_dim / (config.head_dim - 2))
         case LinearScaling(factor):
             kind, numbers = "linear", {"factor": factor}
         case DynamicNtkScaling(factor, original):

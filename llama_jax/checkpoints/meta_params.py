@@ -138,6 +138,7 @@ def params_from_config(config: ModelConfig, *, stored_kv_heads: int) -> dict[str
             f"model_dim / num_heads = {config.model_dim}/{config.num_heads}; use --to hf or orbax"
         )
     multiple_of, multiplier = feed_forward_rule(config.model_dim, config.feed_forward_dim)
+    config = config.fold_ntk()
     scaling = config.rope_scaling
     fields = {
         "dim": config.model_dim,

@@ -57,8 +57,8 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     For `DynamicNtkScaling` these are the frequencies within the original context.
     """
     match config.rope_scaling:
-        case NtkScaling(factor):
-            return _powers(ntk_theta(config, factor), config.head_dim)
+        case NtkScaling():
+            return rope_frequencies(config.fold_ntk())
         case LinearScaling(factor):
             return _powers(config.rope_theta, config.head_dim) / np.float32(factor)
         case Llama3Scaling() as scaling:
@@ -67,11 +67,6 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
             return _powers(config.rope_theta, config.head_dim)
         case other:
             raise TypeError(f"no frequencies for RoPE scaling {other!r}")
-
-
-def ntk_theta(config: ModelConfig, factor: float) -> float:
-    """The base that NTK-aware scaling by `factor` turns `rope_theta` into."""
-    return config.rope_theta * factor ** (config.head_dim / (config.head_dim - 2))
 
 
 @functools.lru_cache

@@ -17,8 +17,9 @@ from llama_jax.checkpoints.convert import _shard_bytes, convert
 from llama_jax.checkpoints.formats import detect_format, open_source
 from llama_jax.checkpoints.huggingface import HuggingFaceSink
 from llama_jax.checkpoints.interface import Assets
+from llama_jax.checkpoints.orbax import OrbaxSink
 from llama_jax.checkpoints.parameter_names import layer_tensors
-from llama_jax.config import TINY
+from llama_jax.config import TINY, NtkScaling
 from llama_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,19 @@ def test_cast_is_announced_and_rounds_to_nearest(tmp_path, make_checkpoint):
     lines.clear()
     convert(tmp_path / "x", tmp_path / "y", to="hf", dtype="float32", quiet=True, say=lines.append)
     assert lines == []
+
+
+@pytest.mark.parametrize("to", ["hf", "meta"])
+def test_ntk_scaling_becomes_the_theta_it_amounts_to(tmp_path, random_tensors, specs_of, to):
+    config = dataclasses.replace(TINY, rope_scaling=NtkScaling(4.0))
+    tensors, lines = random_tensors(config, np.dtype(np.float32)), []
+    sink = OrbaxSink(tmp_path / "source", config, specs_of(tensors), Assets())
+    for name, tensor in tensors.items():
+        sink.write(name, tensor)
+    sink.finish()
+    convert(tmp_path / "source", tmp_path / "x", to=to, quiet=True, say=lines.append)
+    assert open_source(tmp_path / "x").config == config.fold_ntk()
+    assert [line for line in lines if "rope_theta" in line]
 
 
 def test_values_beyond_float16_are_refused(tmp_path, random_tensors, specs_of):

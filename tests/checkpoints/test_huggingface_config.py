@@ -249,7 +249,6 @@ def test_what_is_not_implemented_is_refused_by_name(change, named):
     "change",
     [
         {"rope_scaling": DynamicNtkScaling(2.0, 4096)},
-        {"rope_scaling": NtkScaling(2.0), "head_dim": 2},
         {"model_dim": 66},
     ],
 )

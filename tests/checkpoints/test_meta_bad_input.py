@@ -14,7 +14,7 @@ import pytest
 from llama_jax.checkpoints.interface import Assets
 from llama_jax.checkpoints.meta import MetaSink, MetaSource
 from llama_jax.checkpoints.pth_reader import read_pth
-from llama_jax.config import TINY, NtkScaling
+from llama_jax.config import TINY, LinearScaling
 from llama_jax.errors import InputError
 
 torch = pytest.importorskip("torch")
@@ -220,7 +220,7 @@ def test_without_torch_the_extra_is_named(folder, monkeypatch):
         (dataclasses.replace(TINY, num_heads=6, num_kv_heads=3, model_dim=96), 2, "3 KV heads"),
         (dataclasses.replace(TINY, vocab_size=255), 2, "255 vocabulary rows"),
         (dataclasses.replace(TINY, feed_forward_dim=127), 2, "127 feed-forward width"),
-        (dataclasses.replace(TINY, rope_scaling=NtkScaling(2.0)), 1, "cannot express"),
+        (dataclasses.replace(TINY, rope_scaling=LinearScaling(2.0)), 1, "cannot express"),
     ],
 )
 def test_what_cannot_be_written_leaves_nothing(

@@ -110,10 +110,16 @@ def test_factor_32_is_kept_and_the_difference_to_meta_is_said(caplog):
     assert read(fields).rope_scaling.factor == 32.0
 
 
+def test_ntk_is_written_as_the_theta_it_amounts_to():
+    config = dataclasses.replace(TINY, rope_scaling=NtkScaling(4.0), context_length=8192)
+    fields = params_from_config(config, stored_kv_heads=2)
+    assert fields["rope_theta"] == config.fold_ntk().rope_theta > config.rope_theta
+    assert not fields["use_scaled_rope"]
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"rope_scaling": NtkScaling(4.0)}, "cannot express"),
         ({"rope_scaling": LinearScaling(4.0)}, "cannot express"),
         ({"rope_scaling": DynamicNtkScaling(2.0, 4096)}, "cannot express"),
         (

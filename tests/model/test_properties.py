@@ -142,6 +142,7 @@ def test_config_survives_json(scaling):
 
 @pytest.mark.parametrize("change, word", [
     ({"num_kv_heads": 3}, "num_kv_heads"), ({"head_dim": 15}, "head_dim"),
+    ({"rope_scaling": NtkScaling(2.0), "head_dim": 2}, "head_dim"),
     ({"num_layers": 0}, "num_layers"), ({"norm_eps": float("nan")}, "norm_eps"),
 ])  # fmt: skip
 def test_impossible_configs_are_refused(change, word):

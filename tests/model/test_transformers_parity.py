@@ -20,7 +20,7 @@ from llama_jax.config import (
     NtkScaling,
 )
 from llama_jax.model import forward, init_params, logits
-from llama_jax.model.rope import ntk_theta, rope_frequencies
+from llama_jax.model.rope import rope_frequencies
 
 # Both sides are float32 with another order of summation, two layers deep: a few units in the last
 # place (6e-8) of the largest logit, times the square root of the sums' lengths.
@@ -57,7 +57,7 @@ def transformers_config(config):
                 "original_max_position_embeddings": s.original_context_length,
             }
         case NtkScaling(factor):  # transformers has no static NTK: give it the stretched base
-            rope["rope_theta"] = ntk_theta(config, factor)
+            rope["rope_theta"] *= factor ** (config.head_dim / (config.head_dim - 2))
         case LinearScaling(factor):
             rope |= {"rope_type": "linear", "factor": factor}
         case DynamicNtkScaling(factor):
