@@ -3,11 +3,6 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# A shared machine may stall any one example for longer than hypothesis' default deadline.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 CHATML_SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "</think>"]
 LLAMA_SPECIAL_TOKENS = [

@@ -20,7 +20,7 @@ _spec.loader.exec_module(oracle)
 
 
 @pytest.mark.parametrize("attention", [reference.attention, chunked.attention])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
     shape=st.tuples(*[st.integers(1, n) for n in (2, 4, 6)]),

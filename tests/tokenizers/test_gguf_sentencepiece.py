@@ -68,7 +68,7 @@ def test_ids_are_the_originals(converted, original, text):
         assert converted.decode(ids) == original.decode(ids)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text())
 def test_any_text_gives_the_originals_ids(converted, original, text):
     assert converted.encode(text) == original.encode(text)

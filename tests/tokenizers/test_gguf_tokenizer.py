@@ -61,7 +61,7 @@ def test_ids_are_the_originals(converted, original, text, allow_special):
     assert converted.decode(ids) == text
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.lists(st.text(max_size=9) | st.sampled_from(["  12", *SMOLLM_SPECIAL])).map("".join))
 def test_any_text_gives_the_originals_ids(converted, original, text):
     assert converted.encode(text) == original.encode(text)

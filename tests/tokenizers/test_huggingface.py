@@ -45,7 +45,7 @@ def test_ids_are_transformers(smollm_folder, text):
         assert ours.decode(ids) == text
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=ANY_TEXT)
 def test_special_tokens_in_a_text_stay_plain(smollm_json, text):
     tokenizer = HuggingFaceTokenizer({"tokenizer.json": smollm_json}, place="here")

@@ -93,7 +93,7 @@ def test_pieces_make_the_text(tokenizers, kind, text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(text=st.text(max_size=40).map(without_marks))
 def test_pieces_make_any_text(tokenizers, kind, text):
     tokenizer = tokenizers[kind]
@@ -103,7 +103,7 @@ def test_pieces_make_any_text(tokenizers, kind, text):
 # Not "byte fallback": for bytes that are no text its library takes back what it had decoded.
 @pytest.mark.parametrize("kind", ["llama31", "byte level", "sentencepiece"])
 @pytest.mark.parametrize("skip_special", [False, True])
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_pieces_of_any_ids_make_their_text(tokenizers, kind, skip_special, data):
     tokenizer = tokenizers[kind]

@@ -67,7 +67,7 @@ def test_very_long_texts_are_cut_where_meta_cuts(tokenizer, meta, text):
     assert tokenizer.decode(ids) == text
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=ANY_TEXT)
 def test_any_text_gives_metas_ids_and_comes_back(tokenizer, meta, text):
     plain = tokenizer.encode(text)
@@ -79,7 +79,7 @@ def test_any_text_gives_metas_ids_and_comes_back(tokenizer, meta, text):
     assert tokenizer.decode(plain) == tokenizer.decode(with_special) == well_formed
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(ids=st.lists(st.integers(0, 128_255), max_size=20))
 def test_any_ids_decode_as_metas(tokenizer, meta, ids):
     assert tokenizer.decode(ids) == meta.decode(ids)

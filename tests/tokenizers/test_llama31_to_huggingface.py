@@ -85,7 +85,7 @@ def test_ids_are_the_originals(original, converted, transformers_tokenizer, text
     assert transformers_tokenizer.decode(ids) == text
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=ANY_TEXT)
 def test_any_text_gives_the_originals_ids(original, converted, text):
     assert converted.encode(text) == original.encode(text)

@@ -36,7 +36,7 @@ def test_ids_are_the_librarys(tokenizer, library, text):
     assert tokenizer.decode(ids) == text
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=ANY_TEXT)
 def test_control_tokens_in_a_text_stay_plain(tokenizer, text):
     ids = tokenizer.encode(text)
