@@ -208,10 +208,10 @@ def _batch_rows(num_rows: int, weight: jax.Array) -> int:
     """Rows to compute for `num_rows` prompts.
 
     XLA's CPU backend multiplies one bfloat16 row ten times slower than two: it has no matrix-vector
-    product for it (measured with jaxlib 0.10.2: 0.9 GB/s of weights for 1 row, 13 GB/s for 4).
+    product for it (measured with jaxlib 0.10.2: 0.9 GB/s of weights for 1 row, 13 GB/s for 2).
     """
     on_cpu = weight.devices().pop().platform == "cpu"
-    return max(num_rows, 4) if on_cpu and weight.dtype == jnp.bfloat16 else num_rows
+    return max(num_rows, 2) if on_cpu and weight.dtype == jnp.bfloat16 else num_rows
 
 
 def _lists(new_tokens: jax.Array, num_rows: int) -> list[list[int]]:
