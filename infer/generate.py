@@ -208,7 +208,7 @@ def _batch_rows(num_rows: int, weight: jax.Array) -> int:
     """Rows to compute for `num_rows` prompts.
 
     XLA's CPU backend multiplies one bfloat16 row ten times slower than two: it has no matrix-vector
-    product for it (measured with jaxlib 0.10.2: 0.9 GB/s of weights for 1 row, 13 GB/s for 2).
+    product for it (measured with jaxlib 0.10.2: 0.9 GB/s of weights for 1 row, 9 GB/s for 2).
     """
     on_cpu = weight.devices().pop().platform == "cpu"
     return max(num_rows, 2) if on_cpu and weight.dtype == jnp.bfloat16 else num_rows
