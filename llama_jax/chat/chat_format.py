@@ -8,13 +8,13 @@ Templates are looked for where transformers looks: `chat_template.jinja` (and ot
 `additional_chat_templates/`), else `chat_template` in `tokenizer_config.json`, one or several.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from llama_jax.chat.interface import ChatFormat
 from llama_jax.chat.llama31_format import SPECIAL_TOKENS, Llama31Format
 from llama_jax.errors import InputError
+from llama_jax.json_file import read_json
 from llama_jax.tokenizers.interface import Tokenizer
 
 # The special tokens a template may name, as variables.
@@ -125,12 +125,4 @@ def _read_text(path: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in `path`, empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError):
-        raise InputError(f"{path}: is not JSON; download it again") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a JSON object; download it again")
-    return content
+    return read_json(path) if path.is_file() else {}

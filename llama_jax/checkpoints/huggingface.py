@@ -14,10 +14,10 @@ from llama_jax.checkpoints.huggingface_assets import read_assets
 from llama_jax.checkpoints.huggingface_config import config_from_huggingface
 from llama_jax.checkpoints.huggingface_sink import HuggingFaceSink
 from llama_jax.checkpoints.interface import TensorSpec
-from llama_jax.checkpoints.json_file import read_json
 from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.checkpoints.safetensors_file import DTYPES, SafetensorsFile
 from llama_jax.errors import InputError
+from llama_jax.json_file import read_json
 
 __all__ = ["HuggingFaceSink", "HuggingFaceSource"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.checkpoints.interface import Assets
-from llama_jax.checkpoints.json_file import read_json
+from llama_jax.json_file import read_json
 
 # Licences travel with the weights because they say that they must. A README does not: it describes
 # one published repository.

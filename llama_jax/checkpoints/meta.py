@@ -20,7 +20,6 @@ import numpy as np
 
 from llama_jax.checkpoints.huggingface_assets import read_assets
 from llama_jax.checkpoints.interface import TensorSpec
-from llama_jax.checkpoints.json_file import read_json
 from llama_jax.checkpoints.meta_layout import (
     KV_PARAMETERS,
     ShardedTensor,
@@ -32,6 +31,7 @@ from llama_jax.checkpoints.meta_sink import MetaSink
 from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.checkpoints.pth_reader import read_pth
 from llama_jax.errors import InputError
+from llama_jax.json_file import read_json
 
 __all__ = ["MetaSink", "MetaSource"]
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from llama_jax.checkpoints.dtypes import DTYPES
 from llama_jax.checkpoints.interface import Assets, TensorSpec
-from llama_jax.checkpoints.json_file import read_json
 from llama_jax.checkpoints.orbax_layout import (
     DESCRIPTION_FILE,
     FORMAT_VERSION,
@@ -27,6 +26,7 @@ from llama_jax.checkpoints.orbax_sink import OrbaxSink
 from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
+from llama_jax.json_file import read_json
 
 __all__ = ["OrbaxSink", "OrbaxSource"]
 

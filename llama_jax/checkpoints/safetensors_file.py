@@ -17,8 +17,8 @@ import ml_dtypes
 import numpy as np
 
 from llama_jax.checkpoints.interface import TensorSpec
-from llama_jax.checkpoints.json_file import parse_json
 from llama_jax.errors import InputError
+from llama_jax.json_file import parse_json
 
 DTYPES = {
     "F32": np.dtype(np.float32),

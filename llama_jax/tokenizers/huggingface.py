@@ -12,13 +12,13 @@ padding, which some published files carry from their training run.
 Reference: https://huggingface.co/docs/tokenizers, transformers' tokenization_utils_tokenizers.py.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import InputError
+from llama_jax.json_file import parse_json
 from llama_jax.tokenizers.boundary import check_ids, well_formed
 
 CONFIG_FILES = (
@@ -191,15 +191,8 @@ def _token_text(token: Any, place: str) -> str | None:
 
 
 def _read_json(files: Mapping[str, bytes], name: str, place: str) -> dict[str, Any]:
-    if name not in files:
-        return {}
-    try:
-        content = json.loads(files[name])
-    except ValueError as error:
-        raise InputError(f"{place}/{name}: not JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{place}/{name}: must be a JSON object; download it again")
-    return content
+    """The object in a file of that name, empty if there is none."""
+    return parse_json(files[name], f"{place}/{name}") if name in files else {}
 
 
 def _decode_text(content: bytes, place: str) -> str:

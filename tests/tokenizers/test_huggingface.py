@@ -166,13 +166,13 @@ def test_a_text_that_has_no_plain_spelling_is_refused():
         ("tokenizer.json", "{", "the tokenizers library cannot read it"),
         ("tokenizer.json", '{"model": {"type": "BPE"}}', "the tokenizers library cannot read it"),
         ("tokenizer.json", b"\xff\xfe", "not UTF-8"),
-        ("tokenizer_config.json", "{", "not JSON"),
+        ("tokenizer_config.json", "{", "not valid JSON"),
         ("tokenizer_config.json", "[]", "must be a JSON object"),
         ("tokenizer_config.json", '{"eos_token": "<nowhere>"}', "eos_token is '<nowhere>'"),
         ("tokenizer_config.json", '{"bos_token": 7}', "7 is not the text of a token"),
         ("generation_config.json", '{"eos_token_id": ["2"]}', "eos_token_id must be"),
         ("generation_config.json", '{"eos_token_id": true}', "eos_token_id must be"),
-        ("special_tokens_map.json", b"\x00", "not JSON"),
+        ("special_tokens_map.json", b"\x00", "not valid JSON"),
     ],
 )
 def test_hostile_files_are_refused_by_name(smollm_folder, name, content, message):
