@@ -1,8 +1,8 @@
 """`llama-jax chat`: a conversation in the terminal.
 
 Every turn prefills the whole dialog again, since formats may rewrite earlier turns. It is cheap
-beside the answer: with SmolLM2 on two CPU cores, 27 prompt tokens take as long as one new token. The
-length of the cache comes from the ladder of `generate.py`, so most turns compile nothing.
+beside the answer: with SmolLM2 on two CPU cores, 27 prompt tokens take as long as one new token.
+The length of the cache comes from the ladder of `generate.py`: most turns compile nothing.
 """
 
 import sys

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from infer.chat_terminal import chat
+from infer.chat_terminal import ChatTerminal, chat
 from infer.generate import Generator
 from infer.loaded_model import load_model
+from infer.sampling import GREEDY
 from llama_jax.chat import Message
 from llama_jax.errors import InputError
 
@@ -79,29 +80,49 @@ def test_control_c_stops_the_answer_and_not_the_program(chat_checkpoint):
     os.close(terminal)
     seen = b""
 
-    def read_until(text: bytes) -> None:
+    def read_until(text: bytes, *, pressing_control_c: bool = False) -> None:
+        """Ctrl-C is pressed again after five seconds, as people do: Python loses one that comes
+        between printing the prompt and waiting for the line."""
         nonlocal seen
-        deadline = time.monotonic() + 60
+        deadline, next_press = time.monotonic() + 60, time.monotonic()
         while text not in seen:
-            ready, _, _ = select.select([master], [], [], deadline - time.monotonic())
-            assert ready, seen
-            seen += os.read(master, 4096)
+            assert time.monotonic() < deadline, seen
+            if pressing_control_c and time.monotonic() >= next_press:
+                process.send_signal(signal.SIGINT)
+                next_press = time.monotonic() + 5
+            if select.select([master], [], [], 1)[0]:
+                seen += os.read(master, 4096)
 
     try:
         read_until(b"/exit leaves.\r\n> ")
-        process.send_signal(signal.SIGINT)
-        read_until(b"/exit leaves\r\n> ")
+        read_until(b"/exit leaves\r\n> ", pressing_control_c=True)
         seen = b""
         os.write(master, b"Hi\n")
         read_until(b"Hi\r\n")
-        process.send_signal(signal.SIGINT)
-        read_until(b"\r\n> ")
+        read_until(b"\r\n> ", pressing_control_c=True)
         os.write(master, b"/exit\n")
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()
         os.close(master)
+
+
+def test_a_stopped_answer_stays_in_the_dialog(chat_checkpoint, capsys):
+    """Ctrl-C after the first tokens: what was printed is what the next turn remembers."""
+    loaded = load_model(chat_checkpoint)
+    generator = Generator(loaded.config, loaded.params, eos_ids=loaded.eos_ids)
+
+    class Stopped:
+        def stream(self, prompts, **options):
+            yield next(generator.stream(prompts, **options))
+            raise KeyboardInterrupt
+
+    terminal = ChatTerminal(loaded, Stopped(), GREEDY, 20, quiet=False)
+    terminal.turn("Hi")
+    out, err = capsys.readouterr()
+    assert terminal.dialog == [Message("user", "Hi"), Message("assistant", out.removesuffix("\n"))]
+    assert out.strip() and "cut" not in err
 
 
 def test_a_base_model_is_refused(base_checkpoint):
