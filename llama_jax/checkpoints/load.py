@@ -16,11 +16,10 @@ import numpy as np
 from llama_jax.checkpoints.dtypes import cast_tensor
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.interface import TensorSource
-from llama_jax.checkpoints.parameter_names import PARAMETER_NAMES
+from llama_jax.checkpoints.params_tree import leaf_paths, names_tree
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
-
-Params = dict[str, Any]
+from llama_jax.model import Params
 
 
 def load_checkpoint(
@@ -39,10 +38,10 @@ def load_checkpoint(
     Raises `InputError` that names the file and what to change.
     """
     source = open_source(path)
-    names = _names(source.config, stacked)
+    names = names_tree(source.config, stacked=stacked)
     if shardings is None:
         shardings = jax.tree.map(lambda name: _default_sharding(), names)
-    if wrong := _paths(names) ^ _paths(shardings):
+    if wrong := leaf_paths(names) ^ leaf_paths(shardings):
         raise InputError(
             f"{path}: shardings do not have the leaves of its params: {', '.join(sorted(wrong))}"
         )
@@ -51,30 +50,6 @@ def load_checkpoint(
         return _load_leaf(source, name, dtype, sharding)
 
     return source.config, jax.tree.map(load, names, shardings)
-
-
-def _names(config: ModelConfig, stacked: bool) -> Params:
-    """The tree of `params` with a tensor's name at each leaf; `{}` stands for all layers."""
-    tree: Params = {}
-    for row in PARAMETER_NAMES:
-        if row.ours == "head" and config.tied_embeddings:
-            continue
-        *parents, last = row.ours.replace(".{}", "").split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = row.ours
-    if not stacked:
-        tree["blocks"] = tuple(
-            jax.tree.map(lambda name, layer=layer: name.format(layer), tree["blocks"])
-            for layer in range(config.num_layers)
-        )
-    return tree
-
-
-def _paths(tree: Params) -> set[str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves}
 
 
 def _load_leaf(source: TensorSource, ours: str, dtype, sharding) -> jax.Array:

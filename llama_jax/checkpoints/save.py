@@ -14,15 +14,17 @@ from llama_jax.checkpoints.convert import sink_options
 from llama_jax.checkpoints.formats import sink_class
 from llama_jax.checkpoints.interface import Assets, TensorSpec
 from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
+from llama_jax.checkpoints.params_tree import leaf_paths, names_tree
 from llama_jax.checkpoints.staging import staged_folder
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
+from llama_jax.model import Params
 
 
 def save_checkpoint(
     path: str | Path,
     config: ModelConfig,
-    params: dict[str, Any],
+    params: Params,
     *,
     format: str,
     assets: Assets | None = None,
@@ -40,21 +42,26 @@ def save_checkpoint(
 
     Raises `InputError` if `path` is taken or `params` are not those of `config`.
     """
+    paths = leaf_paths(params)
+    expected = leaf_paths(names_tree(config, stacked=True))
+    for name in sorted(expected - paths):
+        raise InputError(f"params: {name} is missing; the config asks for it")
+    for name in sorted(paths - expected):
+        raise InputError(f"params: {name} is not part of the model of the config; leave it out")
     tensors = list(layer_tensors(config))
     leaves = {tensor.name: _leaf(params, tensor) for tensor in tensors}
     for tensor in tensors:
         shape = tensor.shape if tensor.layer is None else (config.num_layers, *tensor.shape)
         leaf = leaves[tensor.name]
-        if leaf is None or leaf.shape != shape:
-            found = "missing" if leaf is None else f"of shape {leaf.shape}"
-            raise InputError(f"params: {tensor.name} is {found}; the config makes it {shape}")
+        if leaf.shape != shape:
+            raise InputError(
+                f"params: {tensor.name} is of shape {leaf.shape}; the config makes it {shape}"
+            )
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             raise InputError(
                 f"params: {tensor.name} lies partly on devices of other processes, which "
                 "save_checkpoint cannot fetch; gather it first"
             )
-    if config.tied_embeddings and "head" in params:
-        raise InputError("params: has a head, but the config ties it to the embedding")
     specs = {
         tensor.name: TensorSpec(tensor.shape, np.dtype(leaves[tensor.name].dtype))
         for tensor in tensors
@@ -68,10 +75,10 @@ def save_checkpoint(
         sink.finish()
 
 
-def _leaf(params: dict[str, Any], tensor: LayerTensor) -> Any:
+def _leaf(params: Params, tensor: LayerTensor) -> Any:
     node: Any = params
     for part in tensor.row.ours.replace(".{}", "").split("."):
-        node = node.get(part) if isinstance(node, dict) else None
+        node = node[part]
     return node
 
 

@@ -124,8 +124,13 @@ def test_wrong_params_are_named(tmp_path, params):
     without = {name: leaf for name, leaf in params.items() if name != "head"}
     with pytest.raises(InputError, match="params: head is missing"):
         save_checkpoint(tmp_path / "x", TINY, without, format="orbax")
-    with pytest.raises(InputError, match="head, but the config ties it"):
+    with pytest.raises(InputError, match="params: head is not part of the model"):
         save_checkpoint(tmp_path / "x", TIED, params, format="orbax")
+    bias = dict(params, blocks=dict(params["blocks"], bias=np.zeros(2)))
+    with pytest.raises(InputError, match="params: blocks.bias is not part of the model"):
+        save_checkpoint(tmp_path / "x", TINY, bias, format="orbax")
+    with pytest.raises(InputError, match="params: blocks.attention.key is missing"):
+        save_checkpoint(tmp_path / "x", TINY, unstack_blocks(params), format="orbax")
     with pytest.raises(InputError, match="of shape"):
         save_checkpoint(tmp_path / "x", TINY, dict(params, head=params["head"].T), format="orbax")
     with pytest.raises(InputError, match="cannot write format 'gguf'"):
