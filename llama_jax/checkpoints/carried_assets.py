@@ -12,11 +12,14 @@ from llama_jax.errors import InputError
 
 CHAT_TEMPLATES = ("llama31",)
 # As in the published generation_config.json of Llama 3.1 Instruct: end of text, of message, of
-# turn. A base model only ever writes the first.
+# turn. A base model only ever writes the first. Meta's own script samples with the same numbers.
 _LLAMA_31_GENERATION = {
     "bos_token_id": 128_000,
     "eos_token_id": [128_001, 128_008, 128_009],
     "pad_token_id": 128_004,
+    "do_sample": True,
+    "temperature": 0.6,
+    "top_p": 0.9,
 }
 
 

@@ -33,6 +33,8 @@ def test_huggingface_gets_a_tokenizer(meta_assets, template):
     assert tokenizer_config.get("chat_template") == (LLAMA_31_TEMPLATE if template else None)
     assert tokenizer_config["eos_token"] == ("<|eot_id|>" if template else "<|end_of_text|>")
     assert carried.generation["eos_token_id"] == [128_001, 128_008, 128_009]
+    assert carried.generation["do_sample"] is True
+    assert (carried.generation["temperature"], carried.generation["top_p"]) == (0.6, 0.9)
 
 
 @pytest.mark.parametrize("to", ["orbax", "meta"])
