@@ -1,4 +1,4 @@
-"""JSON objects from untrusted files, with every failure as one line."""
+"""JSON objects: from untrusted files, with every failure as one line; and into files."""
 
 import json
 from pathlib import Path
@@ -35,3 +35,8 @@ def parse_json(text: bytes, where) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InputError(f"{where}: must be a JSON object")
     return fields
+
+
+def write_json(path: Path, fields: dict[str, Any]) -> None:
+    """Writes an object to `path`, indented."""
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

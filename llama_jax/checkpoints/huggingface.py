@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.checkpoints.huggingface_assets import read_assets
+from llama_jax.checkpoints.asset_files import read_assets
 from llama_jax.checkpoints.huggingface_config import config_from_huggingface
 from llama_jax.checkpoints.huggingface_sink import HuggingFaceSink
 from llama_jax.checkpoints.interface import TensorSpec
@@ -36,7 +36,7 @@ class HuggingFaceSource:
     compared with the embedding. `read` gives views of the mapped files.
     """
 
-    format = "huggingface"
+    format = "hf"
 
     def __init__(self, path: Path):
         self.path = Path(path)

@@ -4,20 +4,19 @@ Every shard is laid out before the first byte: its header is written and its len
 tensor then goes to its place by a plain write. So memory holds no more than the tensor at hand.
 """
 
-import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from llama_jax.checkpoints.asset_files import write_assets
 from llama_jax.checkpoints.huggingface_config import config_to_huggingface
 from llama_jax.checkpoints.interface import Assets, TensorSpec
 from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
-from llama_jax.checkpoints.safetensors_file import DTYPES, SafetensorsLayout, plan_safetensors
+from llama_jax.checkpoints.planned_tensors import PlannedTensors
+from llama_jax.checkpoints.safetensors_file import SafetensorsLayout, plan_safetensors
 from llama_jax.config import ModelConfig
-from llama_jax.errors import InputError
+from llama_jax.json_file import write_json
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -34,7 +33,7 @@ class HuggingFaceSink:
       shard_bytes: the most bytes of tensors in one file; a larger tensor has a file of its own.
 
     Raises `InputError`, before it writes anything, for a config or dtype that the format does not
-    have and when the disk has too little room.
+    have.
     """
 
     def __init__(
@@ -48,27 +47,15 @@ class HuggingFaceSink:
     ):
         self.path = Path(path)
         self._assets = assets
-        self._tensors = dict(tensors)
+        self._planned = PlannedTensors(config, tensors)
         self._foreign = {tensor.name: tensor for tensor in layer_tensors(config)}
-        if {name: tensor.shape for name, tensor in self._foreign.items()} != {
-            name: spec.shape for name, spec in tensors.items()
-        }:
-            raise ValueError("tensors are not those of config")
-        for name, spec in tensors.items():
-            if spec.dtype not in DTYPES.values():
-                raise InputError(
-                    f"{self.path}: cannot store {name} as {spec.dtype}; use --dtype float32, "
-                    "float16 or bfloat16"
-                )
         self._config_fields = config_to_huggingface(config, _common_dtype(tensors)) | {
             key: assets.generation.get(key) for key in _TOKEN_IDS
         }
-        self._layouts = _plan_shards(self._foreign.values(), self._tensors, shard_bytes)
+        self._layouts = _plan_shards(self._foreign.values(), tensors, shard_bytes)
         self._file_of = {
             name: file for file, layout in self._layouts.items() for name in layout.starts
         }
-        self._unwritten = set(self._tensors)
-        _check_room(self.path, sum(layout.num_bytes for layout in self._layouts.values()))
         self.path.mkdir(parents=True, exist_ok=True)
         for file, layout in self._layouts.items():
             with open(self.path / file, "wb") as shard:
@@ -77,40 +64,22 @@ class HuggingFaceSink:
 
     def write(self, name: str, tensor: np.ndarray) -> None:
         """Stores one whole tensor, in our layout and its planned dtype."""
-        spec = self._tensors[name]
-        if name not in self._unwritten or (tensor.shape, tensor.dtype) != (spec.shape, spec.dtype):
-            raise ValueError(f"{name} was written before, or is not as planned: {spec}")
+        self._planned.strike_off(name, tensor)
         foreign_name = self._foreign[name].foreign_name("huggingface")
         file = self._file_of[foreign_name]
         with open(self.path / file, "r+b") as shard:
             shard.seek(self._layouts[file].starts[foreign_name])
             shard.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
-        self._unwritten.remove(name)
 
     def finish(self) -> None:
-        """Writes the small files and brings everything to the disk; `config.json` comes last."""
-        if self._unwritten:
-            raise ValueError(f"not written: {', '.join(sorted(self._unwritten)[:3])} ...")
-        for name, content in self._assets.files.items():
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                (self.path / name).write_bytes(content)
-            else:
-                shutil.copyfile(content, self.path / name)
+        """Writes the small files; `config.json` comes last."""
+        self._planned.check_complete()
+        write_assets(self.path, self._assets)
         if len(self._layouts) > 1:
-            total = sum(spec.num_bytes for spec in self._tensors.values())
+            total = sum(spec.num_bytes for spec in self._planned.specs.values())
             index = {"metadata": {"total_size": total}, "weight_map": self._file_of}
-            self._write_json("model.safetensors.index.json", index)
-        if self._assets.generation:
-            self._write_json("generation_config.json", dict(self._assets.generation))
-        self._write_json("config.json", self._config_fields)
-        for path in (*self.path.rglob("*"), self.path):
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-
-    def _write_json(self, name: str, fields: dict) -> None:
-        (self.path / name).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+            write_json(self.path / "model.safetensors.index.json", index)
+        write_json(self.path / "config.json", self._config_fields)
 
 
 def _common_dtype(tensors: Mapping[str, TensorSpec]) -> np.dtype:
@@ -140,13 +109,3 @@ def _plan_shards(
         f"model-{number:05d}-of-{len(shards):05d}.safetensors": plan_safetensors(shard)
         for number, shard in enumerate(shards, 1)
     }
-
-
-def _check_room(path: Path, needed: int) -> None:
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise InputError(
-            f"{path}: the checkpoint needs {needed:,} bytes and its disk has {free:,} free; make "
-            "room or choose another place"
-        )

@@ -32,7 +32,7 @@ class Assets:
     """What travels with the weights: files copied verbatim, and the generation defaults.
 
     Attributes:
-      files: file name in the checkpoint folder -> the file to copy, or its content.
+      files: path in the checkpoint folder -> the file to copy, or its content.
       generation: fields of a Hugging Face `generation_config.json` (`eos_token_id` and so on).
     """
 
@@ -45,9 +45,16 @@ class TensorSource(Protocol):
 
     Opening validates names, shapes and sizes, and raises `InputError` that names the file and what
     to change. It reads no weights but those whose values decide the config (a tied head, say).
+
+    Attributes:
+      format: its name on the command line: `hf`, `meta`, `orbax` or `gguf`.
+      path: the folder, or the .gguf file.
+      config, assets: the model, and what travels with it.
+      tensors: our name -> shape and dtype as stored.
     """
 
     format: str
+    path: Path
     config: ModelConfig
     assets: Assets
     tensors: Mapping[str, TensorSpec]

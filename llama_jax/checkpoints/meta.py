@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.checkpoints.huggingface_assets import read_assets
+from llama_jax.checkpoints.asset_files import read_assets
 from llama_jax.checkpoints.interface import TensorSpec
 from llama_jax.checkpoints.meta_layout import (
     KV_PARAMETERS,
@@ -52,9 +52,9 @@ class MetaSource:
     format = "meta"
 
     def __init__(self, path: Path):
-        self._folder = Path(path)
-        self._paths = _shard_paths(self._folder)
-        params_path = self._folder / "params.json"
+        self.path = Path(path)
+        self._paths = _shard_paths(self.path)
+        params_path = self.path / "params.json"
         fields = read_json(params_path)
         self._shards = [read_pth(path) for path in self._paths]
         stored = config_from_params(
@@ -68,7 +68,7 @@ class MetaSource:
             num_kv_heads=stored.num_kv_heads // self._kv_copies,
             tied_embeddings=self._is_tied(),
         )
-        self.assets = read_assets(self._folder, {})
+        self.assets = read_assets(self.path)
         self.tensors = {
             t.name: TensorSpec(t.shape, self._parts(t.name)[0].dtype)
             for t in layer_tensors(self.config)
@@ -87,11 +87,11 @@ class MetaSource:
         index = tuple(slice(start, stop) for start, stop, _ in bounds)
         stored, parts = self._stored[name], self._parts(name)
         if stored.axis is None and any(not same_bytes(parts[0], part) for part in parts[1:]):
-            raise InputError(f"{self._folder}: {name} differs between shards of one model")
+            raise InputError(f"{self.path}: {name} differs between shards of one model")
         if self._kv_copies > 1 and stored.tensor.row.ours in KV_PARAMETERS:
             heads = slice(index[0].start * self._kv_copies, index[0].stop * self._kv_copies)
             copies = stored.read(parts, (heads, *index[1:]))
-            return first_of_copies(copies, self._kv_copies, f"{self._folder}: {name}")
+            return first_of_copies(copies, self._kv_copies, f"{self.path}: {name}")
         return stored.read(parts, index)
 
     def _parts(self, name: str) -> list[np.ndarray]:
@@ -108,7 +108,7 @@ class MetaSource:
         for name in ("num_heads", "num_kv_heads", "feed_forward_dim", "vocab_size"):
             if getattr(stored, name) % len(self._paths):
                 raise InputError(
-                    f"{self._folder}: {len(self._paths)} consolidated files do not divide {name} "
+                    f"{self.path}: {len(self._paths)} consolidated files do not divide {name} "
                     f"{getattr(stored, name)} of params.json; files are missing or of another model"
                 )
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from llama_jax.checkpoints.asset_files import read_assets
 from llama_jax.checkpoints.dtypes import DTYPES
-from llama_jax.checkpoints.interface import Assets, TensorSpec
+from llama_jax.checkpoints.interface import TensorSpec
 from llama_jax.checkpoints.orbax_layout import (
     DESCRIPTION_FILE,
     FORMAT_VERSION,
-    GENERATION_FILE,
     TREE_FOLDER,
     WEIGHTS_FOLDER,
 )
@@ -40,25 +40,25 @@ class OrbaxSource:
     format = "orbax"
 
     def __init__(self, path: Path):
-        self._path = Path(path)
-        if not (self._path / DESCRIPTION_FILE).is_file():
+        self.path = Path(path)
+        if not (self.path / DESCRIPTION_FILE).is_file():
             raise InputError(
-                f"{self._path}: no {DESCRIPTION_FILE}, so it was not finished; convert again"
+                f"{self.path}: no {DESCRIPTION_FILE}, so it was not finished; convert again"
             )
-        description = read_json(self._path / DESCRIPTION_FILE)
+        description = read_json(self.path / DESCRIPTION_FILE)
         version = description.get("format_version")
         if version != FORMAT_VERSION:
             raise InputError(
-                f"{self._path / DESCRIPTION_FILE}: format_version {version!r} is not "
+                f"{self.path / DESCRIPTION_FILE}: format_version {version!r} is not "
                 f"{FORMAT_VERSION}, the one known here; use the llama-jax that wrote it"
             )
         fields = description.get("config")
         if not isinstance(fields, dict):
-            raise InputError(f"{self._path / DESCRIPTION_FILE}: config is missing; convert again")
+            raise InputError(f"{self.path / DESCRIPTION_FILE}: config is missing; convert again")
         try:
             self.config = ModelConfig.from_dict(fields)
-        except InputError as error:
-            raise InputError(f"{self._path / DESCRIPTION_FILE}: {error}") from error
+        except ValueError as error:  # an InputError is one
+            raise InputError(f"{self.path / DESCRIPTION_FILE}: {error}") from error
         self._check_files(description.get("files"))
         self._leaves = {
             tensor.name: _Leaf(self._tree / tensor.name, tensor.shape)
@@ -68,7 +68,7 @@ class OrbaxSource:
         for leaf in self._tree.iterdir():
             if leaf.is_dir() and leaf.name not in self._leaves:
                 raise InputError(f"{leaf}: not a tensor of the config in {DESCRIPTION_FILE}")
-        self.assets = _read_assets(self._path)
+        self.assets = read_assets(self.path)
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """The tensor `name` in our layout, or its part `index`: a read-only view of the file."""
@@ -76,13 +76,13 @@ class OrbaxSource:
 
     @property
     def _tree(self) -> Path:
-        return self._path / WEIGHTS_FOLDER / TREE_FOLDER
+        return self.path / WEIGHTS_FOLDER / TREE_FOLDER
 
     def _check_files(self, files) -> None:
         if not isinstance(files, dict):
-            raise InputError(f"{self._path / DESCRIPTION_FILE}: files is missing; convert again")
+            raise InputError(f"{self.path / DESCRIPTION_FILE}: files is missing; convert again")
         for name, size in files.items():
-            file = self._path / WEIGHTS_FOLDER / name
+            file = self.path / WEIGHTS_FOLDER / name
             if not file.is_file():
                 raise InputError(f"{file}: missing; copy the whole folder again")
             if file.stat().st_size != size:
@@ -141,15 +141,3 @@ class _Leaf:
         if any(metadata.get(key) != value for key, value in plain.items()) or not file.is_file():
             return None
         return file if file.stat().st_size >= self.spec.num_bytes else None
-
-
-def _read_assets(folder: Path) -> Assets:
-    """Every file beside the weights travels on."""
-    own = {DESCRIPTION_FILE, GENERATION_FILE}
-    files = {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name not in own
-    }
-    generation = folder / GENERATION_FILE
-    return Assets(files, read_json(generation) if generation.exists() else {})

@@ -2,7 +2,6 @@
 
 DESCRIPTION_FILE = "llama_jax.json"
 WEIGHTS_FOLDER = "weights"
-GENERATION_FILE = "generation_config.json"
 FORMAT_VERSION = 1
 # Where Orbax puts the leaves of an unnamed tree.
 TREE_FOLDER = "state"

@@ -10,7 +10,6 @@ OCDBT off and one chunk a tensor, a leaf is a plain file of its values.
 """
 
 import errno
-import json
 import logging
 import os
 import re
@@ -20,17 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.checkpoints.dtypes import DTYPES
+from llama_jax.checkpoints.asset_files import write_assets
 from llama_jax.checkpoints.interface import Assets, TensorSpec
-from llama_jax.checkpoints.orbax_layout import (
-    DESCRIPTION_FILE,
-    FORMAT_VERSION,
-    GENERATION_FILE,
-    WEIGHTS_FOLDER,
-)
-from llama_jax.checkpoints.parameter_names import layer_tensors
+from llama_jax.checkpoints.orbax_layout import DESCRIPTION_FILE, FORMAT_VERSION, WEIGHTS_FOLDER
+from llama_jax.checkpoints.planned_tensors import PlannedTensors
 from llama_jax.config import ModelConfig
-from llama_jax.errors import InputError
+from llama_jax.json_file import write_json
 
 _GROUP_BYTES = 512 * 2**20
 _log = logging.getLogger("absl")
@@ -60,19 +54,8 @@ class OrbaxSink:
     ):
         self._path = Path(path).absolute()
         self._config = config
-        self._tensors = dict(tensors)
+        self._planned = PlannedTensors(config, tensors)
         self._assets = assets
-        if {tensor.name: tensor.shape for tensor in layer_tensors(config)} != {
-            name: spec.shape for name, spec in tensors.items()
-        }:
-            raise ValueError("tensors are not those of config")
-        for name, spec in tensors.items():
-            if spec.dtype not in DTYPES.values():
-                raise InputError(
-                    f"{path}: cannot store {name} as {spec.dtype}; use --dtype float32, float16 "
-                    "or bfloat16"
-                )
-        self._unwritten = set(tensors)
         self._group: dict[str, np.ndarray] = {}
         self._saving = None
         self._log_level = _log.level
@@ -80,41 +63,30 @@ class OrbaxSink:
 
     def write(self, name: str, tensor: np.ndarray) -> None:
         """Stores one whole tensor, in our layout and planned dtype; it must not change after."""
-        spec = self._tensors[name]
-        if name not in self._unwritten or (tensor.shape, tensor.dtype) != (spec.shape, spec.dtype):
-            raise ValueError(f"{name} was written before, or is not as planned: {spec}")
+        self._planned.strike_off(name, tensor)
         if sum(held.nbytes for held in self._group.values()) + tensor.nbytes > _GROUP_BYTES:
             self._save_group()
         self._group[name] = tensor
-        self._unwritten.remove(name)
         if tensor.nbytes > _GROUP_BYTES:
             self._save_group()
 
     def finish(self) -> None:
         """Makes the folder whole; `llama_jax.json` comes last."""
-        if self._unwritten:
-            raise ValueError(f"not written: {', '.join(sorted(self._unwritten)[:3])} ...")
+        self._planned.check_complete()
         self._save_group()
         self._wait()
         self._finalize()
-        for name, content in self._assets.files.items():
-            (self._path / name).parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                (self._path / name).write_bytes(content)
-            else:
-                shutil.copyfile(content, self._path / name)
-        if self._assets.generation:
-            _write_json(self._path / GENERATION_FILE, dict(self._assets.generation))
+        write_assets(self._path, self._assets)
         weights = self._path / WEIGHTS_FOLDER
         files = sorted(path for path in weights.rglob("*") if path.is_file())
-        dtypes = {spec.dtype.name for spec in self._tensors.values()}
+        dtypes = {spec.dtype.name for spec in self._planned.specs.values()}
         description = {
             "format_version": FORMAT_VERSION,
             "config": self._config.to_dict(),
             "dtype": dtypes.pop() if len(dtypes) == 1 else "mixed",
             "files": {path.relative_to(weights).as_posix(): path.stat().st_size for path in files},
         }
-        _write_json(self._path / DESCRIPTION_FILE, description)
+        write_json(self._path / DESCRIPTION_FILE, description)
 
     def _save_group(self) -> None:
         """Hands the group to Orbax, which copies it and writes while the next tensors are read."""
@@ -171,11 +143,3 @@ def _orbax_context():
     saving.enable_write_sharding_file = False
     saving.array_metadata_store = None
     return context
-
-
-def _write_json(path: Path, fields: dict) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(fields, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())

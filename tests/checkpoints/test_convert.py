@@ -26,10 +26,14 @@ ROOT = Path(__file__).parents[2]
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 TIED = dataclasses.replace(TINY, tied_embeddings=True)
 GENERATION = {"bos_token_id": 1, "eos_token_id": [2, 3]}
+TEMPLATES = {
+    "chat_template.jinja": b"{{ messages }}",
+    "additional_chat_templates/tool_use.jinja": b"{{ tools }}",
+}
 
 
 def write_huggingface(path, config, pairs, specs, **options):
-    sink = HuggingFaceSink(path, config, specs, Assets({}, GENERATION), **options)
+    sink = HuggingFaceSink(path, config, specs, Assets(TEMPLATES, GENERATION), **options)
     for name, tensor in pairs:
         sink.write(name, tensor)
     sink.finish()
@@ -51,6 +55,12 @@ def assert_same_tensors(a, b):
     assert a.tensors == b.tensors
     for name in a.tensors:
         assert a.read(name).tobytes() == b.read(name).tobytes()
+
+
+def files_below(folder):
+    """Path -> content."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 def convert_quietly(*arguments, **options):
@@ -75,11 +85,9 @@ def test_there_and_back_gives_the_same_bytes(tmp_path, make_checkpoint, path, co
         )
     assert_same_tensors(place, tmp_path / "1")
     assert open_source(tmp_path / "1").assets.generation == GENERATION
+    assert open_source(tmp_path / "1").assets.files.keys() == TEMPLATES.keys()
     if path[0] == "hf":
-        files = [sorted(p.name for p in folder.iterdir()) for folder in (place, tmp_path / "1")]
-        assert files[0] == files[1]
-        for name in files[0]:
-            assert (place / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+        assert files_below(place) == files_below(tmp_path / "1")
 
 
 def test_cast_is_announced_and_rounds_to_nearest(tmp_path, make_checkpoint):
@@ -227,10 +235,10 @@ def test_shard_bytes_is_the_least_that_does():
 # The moment of a SIGKILL: module and attribute, and the number of the call that is not survived.
 MOMENTS = {
     "hf, a tensor": ("hf", "huggingface_sink", "HuggingFaceSink.write", 5),
-    "hf, finishing": ("hf", "huggingface_sink", "HuggingFaceSink._write_json", 2),
+    "hf, finishing": ("hf", "huggingface_sink", "write_json", 1),
     "hf, verifying": ("hf", "convert", "_verify", 1),
     "orbax, second group": ("orbax", "orbax_sink", "OrbaxSink._save_group", 5),
-    "orbax, describing": ("orbax", "orbax_sink", "_write_json", 1),
+    "orbax, describing": ("orbax", "orbax_sink", "write_json", 1),
     "orbax, renaming": ("orbax", "staging", "_bring_to_disk", 1),
     "meta, a tensor": ("meta", "meta_sink", "MetaSink.write", 5),
 }

@@ -16,7 +16,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from llama_jax.checkpoints import huggingface_sink
 from llama_jax.checkpoints.huggingface import HuggingFaceSink, HuggingFaceSource
 from llama_jax.checkpoints.huggingface_config import config_to_huggingface
 from llama_jax.checkpoints.interface import Assets, TensorSpec
@@ -187,15 +186,6 @@ def test_linked_files_of_the_hub_cache_are_read(tmp_path):
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
     assert HuggingFaceSource(snapshot).config == SMALL
-
-
-def test_full_disk_is_found_before_anything_is_written(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(huggingface_sink.shutil, "disk_usage", lambda path: usage)
-    tensors = specs(random_tensors(SMALL, DTYPES["float32"]))
-    with pytest.raises(InputError, match=r"needs [\d,]+ bytes and its disk has 1,000 free"):
-        HuggingFaceSink(tmp_path / "new", SMALL, tensors, Assets())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_sink_insists_on_its_plan(tmp_path):

@@ -238,13 +238,6 @@ def test_other_dtypes_are_refused(tmp_path, random_tensors, specs_of):
         MetaSink(tmp_path / "out", TINY, specs, Assets(), num_shards=1)
 
 
-def test_a_full_disk_is_foreseen(tmp_path, monkeypatch, random_tensors, specs_of):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
-    with pytest.raises(InputError, match="free; make room"):
-        MetaSink(tmp_path / "out", TINY, specs_of(random_tensors(TINY)), Assets(), num_shards=1)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_disk_that_fills_meanwhile(tmp_path, random_tensors, specs_of):
     """An `OSError`, and a file that is not taken for a whole one."""
     tensors = random_tensors(TINY)

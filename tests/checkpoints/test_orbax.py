@@ -144,6 +144,14 @@ DAMAGES = {
     "another version": (lambda path: change(path, format_version=2), "format_version 2"),
     "no config": (lambda path: change(path, config=None), "config is missing"),
     "bad config": (lambda path: change(path, config={"vocab_size": 1}), "llama_jax.json: model"),
+    "broken number": (
+        lambda path: change(path, config=TINY.to_dict() | {"num_layers": 2.5}),
+        "llama_jax.json: model config: num_layers must be",
+    ),
+    "scaling of another type": (
+        lambda path: change(path, config=TINY.to_dict() | {"rope_scaling": "llama3"}),
+        "llama_jax.json: ",
+    ),
     "no list of files": (lambda path: change(path, files=None), "files is missing"),
     "other config": (
         lambda path: change(path, config=TINY.to_dict() | {"vocab_size": 255}),
