@@ -1,7 +1,9 @@
-"""Any checkpoint format to another: one tensor at a time, then read back and compared.
+"""Any checkpoint format to another: tensor by tensor, then read back and compared.
 
 A tensor is read (a memory map where the format allows), cast if asked, given to the sink, and
-forgotten, so memory does not grow with the model. What was written is then opened as a reader would
+forgotten. The sinks of Hugging Face's and Meta's formats hold that one tensor; Orbax's gathers up
+to 512 MiB while as much is being written (`orbax_sink.py`). Memory does not grow with the model
+either way. What was written is then opened as a reader would
 and every tensor's CRC-32 compared; at 4 GB/s it costs little beside the disk.
 """
 
@@ -19,12 +21,13 @@ import numpy as np
 import tyro
 
 from llama_jax.checkpoints.carried_assets import carried_assets
+from llama_jax.checkpoints.destination import check_apart, check_destination
 from llama_jax.checkpoints.dtypes import DtypeName, cast_tensor, dtype_named, is_lossless
-from llama_jax.checkpoints.formats import detect_format, open_source, sink_class
+from llama_jax.checkpoints.formats import open_source, sink_class
 from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.interface import TensorSource, TensorSpec
 from llama_jax.checkpoints.peak_memory import PeakMemory
-from llama_jax.checkpoints.staging import check_free, staged_folder
+from llama_jax.checkpoints.staging import staged_folder
 from llama_jax.checkpoints.transfer_progress import transfer_progress
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
@@ -76,7 +79,8 @@ def convert(
       shards: number of files, for `hf` (at most so many) and `meta`.
       chat_template: `llama31` puts Llama 3.1's chat template into tokenizer files made from Meta's.
       verify: whether to read everything back.
-      overwrite: whether `destination` may be a checkpoint, to be replaced at the end.
+      overwrite: whether `destination` may be a checkpoint, and nothing else, to be replaced at the
+        end.
       quiet: no progress on stderr.
       say: gets one line for each thing worth knowing.
 
@@ -84,13 +88,12 @@ def convert(
     """
     start = time.monotonic()
     destination = Path(destination)
-    if overwrite and destination.is_dir() and any(destination.iterdir()):
-        detect_format(destination)
-    check_free(destination, replace=overwrite)
+    check_destination(destination, replace=overwrite)
     make_sink = sink_class(to)
     with PeakMemory() as memory:
         if isinstance(source, str | Path):
             source = open_source(resolve_source(str(source)))
+        check_apart(source.path, destination)
         specs = source.tensors
         if dtype is not None:
             wanted = dtype_named(dtype)
@@ -157,7 +160,7 @@ def convert_command(
 ) -> None:
     """Converts a checkpoint from any format (Hugging Face, Meta, Orbax, GGUF) to another.
 
-    Streams one tensor at a time, reads the result back and compares it. The destination appears
+    Streams the tensors, reads the result back and compares it. The destination appears
     only when it is whole; an interrupted conversion is simply run again.
 
     Example: llama-jax convert meta-llama/Llama-3.1-8B-Instruct llama-8b --to orbax
@@ -171,7 +174,8 @@ def convert_command(
       chat_template: put Llama 3.1's chat template into tokenizer files made from Meta's
         tokenizer.model; for Instruct models.
       verify: read everything back and compare.
-      overwrite: replace a checkpoint at the destination, once the new one is whole.
+      overwrite: replace a checkpoint at the destination, once the new one is whole; a folder that
+        holds anything else is refused.
       quiet: no progress.
     """
     # Orbax asks JAX which process this is; that must not take hold of an accelerator.

@@ -2,8 +2,10 @@
 
 Everything goes into `NAME.incomplete` beside the destination, is brought to the disk, and is
 renamed at the end. A run that fails removes it; one that was killed leaves it, and the next run
-starts anew, because nothing says that the source and the options are still the same. `NAME.lock`
-keeps two runs from writing to one destination; the kernel releases it when its process dies.
+starts anew, because nothing says that the source and the options are still the same. A folder that
+is replaced is called `NAME.replaced` between two renames; one that was killed there is put back by
+the next run. `NAME.lock` keeps two runs from writing to one destination; the kernel releases it
+when its process dies.
 """
 
 import fcntl
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llama_jax.checkpoints.destination import check_destination
 from llama_jax.errors import InputError
 
 
@@ -28,23 +31,22 @@ def staged_folder(
     """A new folder to write into, which becomes `destination` if the block succeeds.
 
     Args:
-      destination: may exist only as an empty folder, unless `replace`.
+      destination: may exist only as an empty folder, or, if `replace`, as a checkpoint.
       num_bytes: about how much will be written.
-      replace: whether `destination` may be replaced, once the new folder is whole.
-      say: told when the leftover of an interrupted run is removed.
+      replace: whether a checkpoint there may be replaced, once the new folder is whole.
+      say: told when the leftover of an interrupted run is removed or put back.
 
     Raises `InputError`, before anything is written, if the destination is taken, another process is
     writing to it, or its disk has too little room; `OSError` with a file name for a disk that is
     full after all.
     """
     destination = destination.absolute()
-    check_free(destination, replace=replace)
+    check_destination(destination, replace=replace)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _lock(destination):
         staging = destination.with_name(destination.name + ".incomplete")
-        if staging.exists():
-            say(f"removing {staging}, left by an interrupted run")
-            shutil.rmtree(staging)
+        _clear_leftovers(staging, destination, say)
+        check_destination(destination, replace=replace)
         free = shutil.disk_usage(destination.parent).free
         if num_bytes > free:
             raise InputError(
@@ -55,11 +57,8 @@ def staged_folder(
         try:
             yield staging
             _bring_to_disk(staging)
-            check_free(destination, replace=replace)
-            if replace and destination.exists():
-                shutil.rmtree(destination)
-            os.rename(staging, destination)
-            _sync(destination.parent)
+            check_destination(destination, replace=replace)
+            _take_place(staging, destination)
         except BaseException as error:
             _remove(staging)
             if isinstance(error, OSError) and error.errno is not None and error.filename is None:
@@ -67,13 +66,37 @@ def staged_folder(
             raise
 
 
-def check_free(destination: Path, *, replace: bool) -> None:
-    """Raises `InputError` unless `destination` may be written: absent, an empty folder, or any
-    folder if `replace`."""
-    if destination.is_dir() and (replace or not any(destination.iterdir())):
-        return
-    if os.path.lexists(destination):
-        raise InputError(f"{destination}: already exists; remove it or choose another place")
+def _take_place(staging: Path, destination: Path) -> None:
+    """Renames `staging` to `destination`. What is there stands aside meanwhile: it is deleted when
+    the new folder is in its place, or comes back."""
+    replaced = _replaced(destination)
+    try:
+        if destination.exists():
+            os.rename(destination, replaced)
+        os.rename(staging, destination)
+    except BaseException:
+        if replaced.exists() and not destination.exists():
+            os.rename(replaced, destination)
+        raise
+    _sync(destination.parent)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def _clear_leftovers(staging: Path, destination: Path, say: Callable[[str], None]) -> None:
+    """Undoes what a run that was killed had begun."""
+    replaced = _replaced(destination)
+    if replaced.exists() and not destination.exists():
+        os.rename(replaced, destination)
+        say(f"putting {destination} back, which an interrupted run was about to replace")
+    for leftover in (staging, replaced):
+        if leftover.exists():
+            say(f"removing {leftover}, left by an interrupted run")
+            shutil.rmtree(leftover)
+
+
+def _replaced(destination: Path) -> Path:
+    return destination.with_name(destination.name + ".replaced")
 
 
 def _remove(folder: Path) -> None:

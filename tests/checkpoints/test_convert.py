@@ -165,11 +165,97 @@ def test_destination_must_be_free(tmp_path, make_checkpoint):
     assert_same_tensors(source, tmp_path / "empty")
     convert_quietly(source, tmp_path / "empty", to="hf", dtype="bfloat16", overwrite=True)
     assert open_source(tmp_path / "empty").tensors["head"].dtype == DTYPES["bfloat16"]
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match="no checkpoint there"):
-        convert_quietly(source, tmp_path / "home", to="hf", overwrite=True)
-    assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "precious",
+    ["thesis.txt", "src/thesis.txt", "weights/mine.pt", "additional_chat_templates/thesis.txt"],
+)
+@pytest.mark.parametrize("name", ["config.json", "params.json"])
+def test_only_a_checkpoint_is_overwritten(tmp_path, make_checkpoint, name, precious):
+    source, home = make_checkpoint(), tmp_path / "home"
+    (home / precious).parent.mkdir(parents=True)
+    (home / name).write_text("{}")
+    (home / precious).write_text("precious")
+    with pytest.raises(InputError, match=f"{precious.split('/')[0]}: is not part of a checkpoint"):
+        convert_quietly(source, home, to="hf", overwrite=True)
+    assert (home / precious).read_text() == "precious"
+
+
+@pytest.mark.parametrize("to", ["hf", "meta", "orbax"])
+def test_what_is_written_may_be_overwritten(tmp_path, make_checkpoint, to):
+    source = make_checkpoint()
+    for _ in range(2):
+        convert_quietly(source, tmp_path / "x", to=to, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "x"]
+    assert_same_tensors(source, tmp_path / "x")
+
+
+def test_what_appears_meanwhile_is_kept(tmp_path, make_checkpoint, monkeypatch):
+    source = make_checkpoint()
+    convert_quietly(source, tmp_path / "x", to="hf")
+    write = staging._bring_to_disk
+    monkeypatch.setattr(
+        staging,
+        "_bring_to_disk",
+        lambda folder: [write(folder), (tmp_path / "x" / "thesis.txt").touch()],
+    )
+    with pytest.raises(InputError, match="thesis.txt: is not part of a checkpoint"):
+        convert_quietly(source, tmp_path / "x", to="hf", overwrite=True)
+    assert (tmp_path / "x" / "thesis.txt").exists()
+
+
+def test_places_that_must_not_go_are_refused(tmp_path, make_checkpoint, monkeypatch):
+    source = make_checkpoint()
+    with pytest.raises(InputError, match="holds the source"):
+        convert_quietly(source, source, to="orbax", overwrite=True)
+    before = files_below(source)
+    monkeypatch.chdir(source)
+    convert_quietly(source, tmp_path / "x", to="hf")
+    monkeypatch.chdir(tmp_path / "x")
+    with pytest.raises(InputError, match="is where you are"):
+        convert_quietly(source, ".", to="hf", overwrite=True)
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    (tmp_path / "file").touch()
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is a link"):
+            convert_quietly(source, tmp_path / "link", to="hf", overwrite=overwrite)
+        with pytest.raises(InputError, match="already exists"):
+            convert_quietly(source, tmp_path / "file", to="hf", overwrite=overwrite)
+    assert files_below(source) == files_below(tmp_path / "x") == before
+
+
+def test_killed_between_the_renames_the_old_one_comes_back(tmp_path, make_checkpoint):
+    source = make_checkpoint()
+    convert_quietly(source, tmp_path / "x", to="hf")
+    arguments = (source, tmp_path / "x", "meta", "staging", "os.rename", 2, "SIGKILL")
+    result = run_python(KILLED, *arguments)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    left = ["source", "x.incomplete", "x.lock", "x.replaced"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    lines = []
+    with pytest.raises(InputError, match="already exists"):
+        convert(source, tmp_path / "x", to="meta", quiet=True, say=lines.append)
+    assert "back, which an interrupted run was about to replace" in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "x"]
+    assert files_below(tmp_path / "x") == files_below(source)
+
+
+def test_a_failing_rename_brings_the_old_one_back(tmp_path, make_checkpoint, monkeypatch):
+    source = make_checkpoint()
+    convert_quietly(source, tmp_path / "x", to="hf")
+    rename = os.rename
+
+    def failing(old, new):
+        if str(old).endswith(".incomplete"):
+            raise OSError(5, "Input/output error")
+        rename(old, new)
+
+    monkeypatch.setattr(staging.os, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        convert_quietly(source, tmp_path / "x", to="meta", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "x"]
+    assert files_below(tmp_path / "x") == files_below(source)
 
 
 def test_two_at_once_do_not_mix(tmp_path, make_checkpoint):
@@ -258,7 +344,7 @@ def deadly(*args, **kwargs):
         os.kill(os.getpid(), getattr(signal, signal_name))
     return original(*args, **kwargs)
 setattr(owner, name, deadly)
-convert.convert(source, destination, to=to, quiet=True)
+convert.convert(source, destination, to=to, quiet=True, overwrite=True)
 """
 
 
