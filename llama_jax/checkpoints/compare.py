@@ -1,8 +1,9 @@
 """`llama-jax compare`: whether two checkpoints, of whatever formats, compute the same.
 
-Both are run over the same token ids: some fixed ones at the first positions, the same at the end of
-the context (where a wrong RoPE scaling shows, which short positions hide), and those of a text if
-one is given. One model is in memory at a time.
+Both are run over the same token ids: some fixed ones at the first positions, the same with gaps up
+to the end of the context, and those of a text if one is given. The gaps are what shows a wrong RoPE
+scaling: it acts on distances between positions, and hardly on short ones. One model is in memory at
+a time.
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ import tyro
 
 from llama_jax.checkpoints.dtypes import DtypeName, dtype_named
 from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.interface import TensorSource
 from llama_jax.checkpoints.load import load_checkpoint
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 
 _ROW_TOKENS = 64
-_MAX_TEXT_ROWS = 16
+_MAX_TEXT_ROWS = 16  # a row of float32 logits has 33 MB with the vocabulary of Llama 3
 # Above float32's rounding along two paths to the same weights, below that of a bfloat16 copy.
 _DEFAULT_TOLERANCE = 1e-4
 
@@ -61,7 +63,8 @@ def compare(
 
     The second is empty if the vocabularies differ, because then no token means the same.
     """
-    configs = [open_source(path).config for path in (a, b)]
+    sources = [open_source(path) for path in (a, b)]
+    configs = [source.config for source in sources]
     fields = [field.name for field in dataclasses.fields(ModelConfig)]
     lines = [
         f"{name}: {getattr(configs[0], name)} and {getattr(configs[1], name)}"
@@ -70,7 +73,7 @@ def compare(
     ]
     if configs[0].vocab_size != configs[1].vocab_size:
         return lines, {}
-    probes = _probes(Path(a), configs, text)
+    probes = _probes(sources[0], configs, text)
     logits = [_logits(path, probes, dtype_named(dtype)) for path in (a, b)]
     pairs = zip(probes, *logits, strict=True)
     return lines, {probe.name: difference(ours, theirs) for probe, ours, theirs in pairs}
@@ -112,7 +115,7 @@ def compare_command(
     Args:
       a: a checkpoint of any format.
       b: another.
-      prompt_file: text to run as well, read with the tokenizer of a.
+      prompt_file: text to run as well, read with the tokenizer of a; its first 1,024 tokens.
       tolerance: largest difference of a logit that counts as the same, relative to the largest
         logit.
       dtype: to compute in.
@@ -140,27 +143,37 @@ def compare_command(
     return 0 if same else 1
 
 
-def _probes(a: Path, configs: list[ModelConfig], text: str | None) -> list[Probe]:
+def _probes(a: TensorSource, configs: list[ModelConfig], text: str | None) -> list[Probe]:
     context = min(config.context_length for config in configs)
     length = min(_ROW_TOKENS, context)
     tokens = np.random.default_rng(0).integers(configs[0].vocab_size, size=(2, length))
     tokens = tokens.astype(np.int32)
-    first = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape)
+    first = np.arange(length, dtype=np.int32)
+    # A third each at the beginning, in the middle and at the end.
+    spread = first + (context - length) * (3 * first // length) // 2
     probes = [
-        Probe("fixed tokens", tokens, first),
-        Probe("at the end of the context", tokens, first + np.int32(context - length)),
+        Probe("fixed tokens", tokens, np.broadcast_to(first, tokens.shape)),
+        Probe("across the context", tokens, np.broadcast_to(spread.astype(np.int32), tokens.shape)),
     ]
     if text is not None:
-        from llama_jax.tokenizers import load_tokenizer
+        from llama_jax.checkpoints.source_tokenizer import source_tokenizer
 
-        ids = load_tokenizer(a).encode(text)[: _MAX_TEXT_ROWS * length]
-        if not ids:
-            raise InputError("--prompt-file: is empty; give one with some text")
-        length = min(length, len(ids))
-        rows = np.array(ids[: len(ids) // length * length], np.int32).reshape(-1, length)
-        first = np.broadcast_to(np.arange(length, dtype=np.int32), rows.shape)
-        probes.append(Probe("text", rows, first))
+        probes.append(_text_probe(source_tokenizer(a).encode(text), length))
     return probes
+
+
+def _text_probe(ids: list[int], length: int) -> Probe:
+    """The first rows of a text, `length` tokens each. The last row ends with the text, and so
+    repeats some of the row before."""
+    if not ids:
+        raise InputError("--prompt-file: is empty; give one with some text")
+    used = ids[: _MAX_TEXT_ROWS * length]
+    name = "text" if used == ids else f"text (the first {len(used):,} of {len(ids):,} tokens)"
+    length = min(length, len(used))
+    starts = [min(start, len(used) - length) for start in range(0, len(used), length)]
+    rows = np.array([used[start : start + length] for start in starts], np.int32)
+    positions = np.arange(length, dtype=np.int32)
+    return Probe(name, rows, np.broadcast_to(positions, rows.shape))
 
 
 def _logits(path: str | Path, probes: list[Probe], dtype: np.dtype) -> list[np.ndarray]:

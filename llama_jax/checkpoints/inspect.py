@@ -1,6 +1,5 @@
 """`llama-jax inspect`: what a checkpoint is, from its headers alone."""
 
-import dataclasses
 import json as json_format
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import tyro
 
 from llama_jax.checkpoints.formats import open_source
-from llama_jax.checkpoints.interface import TensorSource
+from llama_jax.checkpoints.interface import Assets, TensorSource
 from llama_jax.errors import InputError
 
 
@@ -42,6 +41,7 @@ def inspect_command(
 
 def describe(source: TensorSource, path: Path) -> dict[str, Any]:
     """JSON-ready facts about an opened checkpoint."""
+    assets, tokenizer = _describe_text_side(source)
     sizes = [int(np.prod(spec.shape, dtype=np.int64)) for spec in source.tensors.values()]
     return {
         "path": str(path),
@@ -50,9 +50,9 @@ def describe(source: TensorSource, path: Path) -> dict[str, Any]:
         "parameters": sum(sizes),
         "bytes": sum(spec.num_bytes for spec in source.tensors.values()),
         "dtypes": dict(Counter(spec.dtype.name for spec in source.tensors.values())),
-        "tokenizer": _describe_tokenizer(path, source),
-        "generation": dict(source.assets.generation),
-        "files": sorted(source.assets.files),
+        "tokenizer": tokenizer,
+        "generation": dict(assets.generation),
+        "files": sorted(assets.files),
         "tensors": {
             name: {"shape": list(spec.shape), "dtype": spec.dtype.name}
             for name, spec in source.tensors.items()
@@ -60,17 +60,18 @@ def describe(source: TensorSource, path: Path) -> dict[str, Any]:
     }
 
 
-def _describe_tokenizer(path: Path, source: TensorSource) -> dict[str, Any]:
-    """What the checkpoint's tokenizer is, or why it cannot be used."""
-    from llama_jax.tokenizers import load_tokenizer
+def _describe_text_side(source: TensorSource) -> tuple[Assets, dict[str, Any]]:
+    """The assets, and what the tokenizer is or why it cannot be used. A GGUF file's assets are made
+    from its tokenizer, so without the one there are none of the other."""
+    from llama_jax.checkpoints.source_tokenizer import source_tokenizer
 
-    if source.format == "gguf":
-        return {"from": "the file's metadata"}
+    assets = Assets()
     try:
-        tokenizer = load_tokenizer(path)
+        assets = source.assets
+        tokenizer = source_tokenizer(source)
     except InputError as error:
-        return {"error": str(error)}
-    return {
+        return assets, {"error": str(error)}
+    return assets, {
         "class": type(tokenizer).__name__,
         "vocab_size": tokenizer.vocab_size,
         "bos_id": tokenizer.bos_id,
@@ -103,8 +104,6 @@ def _print(description: dict[str, Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     return str(value)

@@ -1,6 +1,7 @@
 """GGUF files: against gguf's own reader and transformers' loader, and hostile ones."""
 
 import dataclasses
+import json
 import os
 import struct
 from pathlib import Path
@@ -15,12 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llama_jax.checkpoints.compare import compare
 from llama_jax.checkpoints.gguf import GgufSource
 from llama_jax.checkpoints.gguf_config import llama3_divisors
 from llama_jax.checkpoints.gguf_file import GgufFile
+from llama_jax.checkpoints.inspect import inspect_command
 from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.config import TINY, LinearScaling, Llama3Scaling
 from llama_jax.errors import InputError
+from llama_jax.tokenizers.byte_alphabet import BYTE_TO_CHARACTER
 
 # Rows of 256 numbers, the block of the K-quants.
 CONFIG = dataclasses.replace(
@@ -225,6 +229,42 @@ def test_linear_scaling(tmp_path, fields):
     fields = {"llama.rope.scaling.factor": 4.0, **fields}
     source = GgufSource(write_gguf(tmp_path / "model.gguf", CONFIG, fields=fields))
     assert source.config.rope_scaling == LinearScaling(4.0)
+
+
+@pytest.fixture
+def talking_file(tmp_path):
+    """A file whose tokenizer works: bytes, one merge, one control token."""
+    tokens = [BYTE_TO_CHARACTER[byte] for byte in range(256)] + ["ab", "<|end|>"]
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": None,
+        "tokenizer.ggml.token_type": [1] * 257 + [3],
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": 257,
+    }
+    config = dataclasses.replace(CONFIG, vocab_size=len(tokens))
+
+    def write(name="talking.gguf", **changes):
+        return write_gguf(tmp_path / name, config, fields=fields | changes)
+
+    return write
+
+
+def test_a_text_is_compared_with_the_files_tokenizer(talking_file):
+    _, differences = compare(talking_file("a.gguf"), talking_file("b.gguf"), text="abba" * 20)
+    assert differences["text"].max_relative == 0
+
+
+def test_inspect_says_why_a_tokenizer_cannot_be_used(talking_file, capsys):
+    inspect_command(talking_file(), json=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["tokenizer"]["vocab_size"] == 258 and facts["tokenizer"]["eos_ids"] == [257]
+    inspect_command(talking_file(**{"tokenizer.ggml.pre": "never-heard-of"}), json=True)
+    other = json.loads(capsys.readouterr().out)
+    assert "never-heard-of" in other["tokenizer"]["error"]
+    assert other["config"] == facts["config"] and other["bytes"] == facts["bytes"]
 
 
 @pytest.mark.slow
