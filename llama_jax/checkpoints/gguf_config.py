@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_jax.checkpoints.typed_fields import TypedFields
+from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import LinearScaling, Llama3Scaling, ModelConfig, RopeScaling
 from llama_jax.errors import InputError
 
@@ -82,10 +82,7 @@ def config_from_gguf(
         "context_length": typed.integer("context_length"),
         "tied_embeddings": tied_embeddings,
     }
-    try:
-        return ModelConfig(**sizes)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    return make_from_file(ModelConfig, file, **sizes)
 
 
 def llama3_divisors(scaling: Llama3Scaling, theta: float, head_dim: int) -> np.ndarray:
@@ -126,27 +123,22 @@ def _read_scaling(
         raise InputError(f"{file}: llama.rope.scaling.type {str(kind)[:80]!r} is not supported")
     if kind == "linear":
         factor = typed.number("rope.scaling.factor")
-        if factor <= 0:
-            raise InputError(f"{file}: llama.rope.scaling.factor must be positive, not {factor}")
-        return LinearScaling(factor)
+        return make_from_file(LinearScaling, f"{file}: llama.rope.scaling", factor=factor)
     if divisors is None:
         return None
-    scaling = Llama3Scaling(
-        factor=float(divisors.max()),
-        low_frequency_factor=1.0,
-        high_frequency_factor=4.0,
-        original_context_length=8192,
-    )
-    # Converters compute in float32, where the interpolated band keeps about five digits.
-    is_llama3 = (
-        divisors.shape == (head_dim // 2,)
-        and scaling.factor >= 1
-        and theta > 0
-        and np.allclose(divisors, llama3_divisors(scaling, theta, head_dim), rtol=1e-4, atol=0)
-    )
-    if not is_llama3:
-        raise InputError(
-            f"{file}: rope_freqs.weight is not a scaling of Llama 3 (low 1, high 4, original "
-            "context 8192); other frequency tables are not supported"
+    factor = float(divisors.max())
+    if divisors.shape == (head_dim // 2,) and 1 <= factor < math.inf and theta > 0:
+        scaling = Llama3Scaling(
+            factor=factor,
+            low_frequency_factor=1.0,
+            high_frequency_factor=4.0,
+            original_context_length=8192,
         )
-    return scaling
+        # Converters compute in float32, where the interpolated band keeps about five digits.
+        expected = llama3_divisors(scaling, theta, head_dim)
+        if np.allclose(divisors, expected, rtol=1e-4, atol=0):
+            return scaling
+    raise InputError(
+        f"{file}: rope_freqs.weight is not a scaling of Llama 3 (low 1, high 4, original context "
+        "8192); other frequency tables are not supported"
+    )

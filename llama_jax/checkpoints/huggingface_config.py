@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llama_jax.checkpoints.huggingface_rope import read_rope, write_rope
-from llama_jax.checkpoints.typed_fields import TypedFields
+from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 
@@ -78,10 +78,7 @@ def config_from_huggingface(fields: dict[str, Any], *, file) -> ModelConfig:
         "context_length": context_length,
         "tied_embeddings": typed.boolean("tie_word_embeddings", False),
     }
-    try:
-        return ModelConfig(**sizes)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    return make_from_file(ModelConfig, file, **sizes)
 
 
 def config_to_huggingface(config: ModelConfig, dtype: np.dtype) -> dict[str, Any]:

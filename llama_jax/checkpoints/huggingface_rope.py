@@ -12,7 +12,7 @@ Its `context_length` is therefore `factor` times that, which is also the length 
 
 from typing import Any
 
-from llama_jax.checkpoints.typed_fields import TypedFields
+from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import (
     DynamicNtkScaling,
     LinearScaling,
@@ -90,10 +90,8 @@ def _read_scaling(rope: TypedFields, positions: int) -> RopeScaling | None:
     if kind == "default":
         return None
     factor = rope.number("factor")
-    if factor <= 0:
-        raise InputError(f"{rope.file}: factor must be positive, not {factor}")
     if kind == "linear":
-        return LinearScaling(factor)
+        return make_from_file(LinearScaling, rope.file, factor=factor)
     if kind == "dynamic":
         # transformers reads no other length than max_position_embeddings here.
         if rope.integer("original_max_position_embeddings", positions) != positions:
@@ -101,18 +99,17 @@ def _read_scaling(rope: TypedFields, positions: int) -> RopeScaling | None:
                 f"{rope.file}: original_max_position_embeddings must be max_position_embeddings "
                 f"{positions}: transformers scales from that"
             )
-        return DynamicNtkScaling(factor, positions)
-    scaling = Llama3Scaling(
+        return make_from_file(
+            DynamicNtkScaling, rope.file, factor=factor, original_context_length=positions
+        )
+    return make_from_file(
+        Llama3Scaling,
+        rope.file,
         factor=factor,
         low_frequency_factor=rope.number("low_freq_factor"),
         high_frequency_factor=rope.number("high_freq_factor"),
         original_context_length=rope.integer("original_max_position_embeddings"),
     )
-    if not 0 < scaling.low_frequency_factor < scaling.high_frequency_factor:
-        raise InputError(f"{rope.file}: low_freq_factor must be positive, below high_freq_factor")
-    if scaling.original_context_length <= 0:
-        raise InputError(f"{rope.file}: original_max_position_embeddings must be positive")
-    return scaling
 
 
 def write_rope(config: ModelConfig) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from llama_jax.checkpoints.typed_fields import TypedFields
+from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import Llama3Scaling, ModelConfig
 from llama_jax.errors import InputError
 
@@ -78,29 +78,27 @@ def config_from_params(
         raise InputError(f"{file}: dim {model_dim} is not a multiple of n_heads {num_heads}")
     vocab_size = typed.integer("vocab_size", -1)
     scaled = typed.boolean("use_scaled_rope", False)
+    if "rope_scaling_factor" in typed.fields and not scaled:
+        raise InputError(f"{file}: rope_scaling_factor needs use_scaled_rope true")
     factor = typed.number("rope_scaling_factor", _META_SCALING.factor)
-    if "rope_scaling_factor" in typed.fields and not (scaled and factor > 0):
-        raise InputError(
-            f"{file}: rope_scaling_factor must be positive and needs use_scaled_rope true"
-        )
+    scaling = make_from_file(_llama3_scaling, f"{file}: rope_scaling_factor", factor=factor)
     multiplier = typed.number("ffn_dim_multiplier", 1.0)
-    try:
-        return ModelConfig(
-            vocab_size=vocab_rows if vocab_size == -1 else vocab_size,
-            num_layers=typed.integer("n_layers"),
-            model_dim=model_dim,
-            num_heads=num_heads,
-            num_kv_heads=typed.integer("n_kv_heads", num_heads),
-            head_dim=model_dim // num_heads,
-            feed_forward_dim=feed_forward_width(model_dim, multiple_of, multiplier),
-            norm_eps=typed.number("norm_eps", 1e-5),
-            rope_theta=typed.number("rope_theta"),
-            rope_scaling=_llama3_scaling(factor) if scaled else None,
-            context_length=typed.integer("context_length", 131_072 if scaled else 8192),
-            tied_embeddings=tied_embeddings,
-        )
-    except InputError as error:
-        raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
+    return make_from_file(
+        ModelConfig,
+        file,
+        vocab_size=vocab_rows if vocab_size == -1 else vocab_size,
+        num_layers=typed.integer("n_layers"),
+        model_dim=model_dim,
+        num_heads=num_heads,
+        num_kv_heads=typed.integer("n_kv_heads", num_heads),
+        head_dim=model_dim // num_heads,
+        feed_forward_dim=feed_forward_width(model_dim, multiple_of, multiplier),
+        norm_eps=typed.number("norm_eps", 1e-5),
+        rope_theta=typed.number("rope_theta"),
+        rope_scaling=scaling if scaled else None,
+        context_length=typed.integer("context_length", 131_072 if scaled else 8192),
+        tied_embeddings=tied_embeddings,
+    )
 
 
 def _reason_to_refuse(key: str) -> str:

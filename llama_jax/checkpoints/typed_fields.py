@@ -4,7 +4,7 @@ Config files come from other programs: a string where a size should be, an infin
 missing key must end as one line naming the file and the key, not as a `TypeError` far away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llama_jax.errors import InputError
@@ -44,3 +44,11 @@ class TypedFields:
         if key in self.fields and not is_right(value):
             raise InputError(f"{self.file}: {key} must be {wanted}, not {str(value)[:80]!r}")
         return value
+
+
+def make_from_file(kind: Callable[..., Any], file, **numbers: Any) -> Any:
+    """`kind(**numbers)`. What it says of them in an `InputError` gets the name of `file`."""
+    try:
+        return kind(**numbers)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error

@@ -310,7 +310,7 @@ def refused(path, match):
         ({"llama.attention.sliding_window": 4096}, "sliding_window"),
         ({"llama.rope.scaling.type": "yarn"}, "yarn"),
         ({"llama.rope.scaling.type": "linear"}, "rope.scaling.factor"),
-        ({"llama.rope.scaling.factor": 0.0}, "rope.scaling.factor"),
+        ({"llama.rope.scaling.factor": 0.0}, "rope.scaling: .*factor must be a positive"),
         ({"llama.rope.scaling.attn_factor": 0.5}, "attn_factor"),
         ({"llama.rope.dimension_count": 16}, "dimension_count"),
         ({"llama.attention.value_length": 64}, "value_length"),
