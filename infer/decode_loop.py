@@ -17,8 +17,6 @@ from jax import lax
 from infer.sampling import RowSampling, SamplingMode, sample
 from llama_jax.config import ModelConfig
 from llama_jax.model import (
-    CHUNKED,
-    REFERENCE,
     KVCache,
     Operators,
     Params,
@@ -47,13 +45,15 @@ class DecodeState(NamedTuple):
     done: jax.Array
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
-def prefill(params: Params, tokens: jax.Array, cache: KVCache, *, config: ModelConfig) -> KVCache:
+@partial(jax.jit, static_argnames=("config", "operators"), donate_argnames="cache")
+def prefill(
+    params: Params, tokens: jax.Array, cache: KVCache, *, config: ModelConfig, operators: Operators
+) -> KVCache:
     """The cache with one more chunk `[B, T]` of the prompts in it."""
-    return forward_cached(params, tokens, cache, config=config, operators=CHUNKED)[1]
+    return forward_cached(params, tokens, cache, config=config, operators=operators)[1]
 
 
-@partial(jax.jit, static_argnames=("config", "mode"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("config", "operators", "mode"), donate_argnames="state")
 def start(
     params: Params,
     state: DecodeState,
@@ -62,16 +62,19 @@ def start(
     *,
     tokens: jax.Array,
     config: ModelConfig,
+    operators: Operators,
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
     """Prefills the last chunk `[B, T]` and samples the first new token: int32 `[B, 1]`."""
     new_tokens, state = _step(
-        params, tokens, state, rows, eos_ids, config=config, operators=CHUNKED, mode=mode
+        params, tokens, state, rows, eos_ids, config=config, operators=operators, mode=mode
     )
     return new_tokens[:, None], state
 
 
-@partial(jax.jit, static_argnames=("most_steps", "config", "mode"), donate_argnames="state")
+@partial(
+    jax.jit, static_argnames=("most_steps", "config", "operators", "mode"), donate_argnames="state"
+)
 def decode(
     params: Params,
     state: DecodeState,
@@ -81,6 +84,7 @@ def decode(
     num_steps: jax.Array,
     most_steps: int,
     config: ModelConfig,
+    operators: Operators,
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
     """Decodes up to `num_steps` tokens: int32 `[B, most_steps]`, -1 where a row has none."""
@@ -93,7 +97,7 @@ def decode(
         step, output, state = carry
         tokens = state.tokens[:, None]
         new_tokens, state = _step(
-            params, tokens, state, rows, eos_ids, config=config, operators=REFERENCE, mode=mode
+            params, tokens, state, rows, eos_ids, config=config, operators=operators, mode=mode
         )
         return step + 1, output.at[:, step].set(new_tokens), state
 

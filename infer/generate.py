@@ -23,7 +23,7 @@ from infer.decode_loop import NO_TOKEN, DecodeState, decode, prefill, start
 from infer.sampling import GREEDY, SamplingParameters, stack_sampling
 from llama_jax.config import DynamicNtkScaling, ModelConfig
 from llama_jax.errors import InputError
-from llama_jax.model import Params, init_cache
+from llama_jax.model import DECODE, PREFILL, Operators, Params, init_cache
 
 PREFILL_CHUNK = 512
 _LADDER = (64, 128, 192, 256, 384, PREFILL_CHUNK)
@@ -55,6 +55,8 @@ class Generator:
         eos_ids: frozenset[int],
         cache_dtype: Any = None,
         decode_steps: int = 16,
+        prefill_operators: Operators = PREFILL,
+        decode_operators: Operators = DECODE,
     ):
         """
         Args:
@@ -62,12 +64,16 @@ class Generator:
           eos_ids: ids that end an answer; may be empty.
           cache_dtype: of keys and values; the weights' own by default.
           decode_steps: tokens per row between two visits of the host.
+          prefill_operators, decode_operators: attention and matrix product for prompts, and for
+            one token a row.
         """
         self.config = config
         self.params = params
         self.eos_ids = eos_ids
         self.cache_dtype = cache_dtype or params["embedding"].dtype
         self.decode_steps = decode_steps
+        self.prefill_operators = prefill_operators
+        self.decode_operators = decode_operators
 
     def generate(
         self,
@@ -139,10 +145,12 @@ class Generator:
         )._replace(first=first)
         *early, last = _chunks(tokens, self.config)
         for chunk in early:
-            cache = prefill(self.params, chunk, cache, config=self.config)
+            cache = prefill(
+                self.params, chunk, cache, config=self.config, operators=self.prefill_operators
+            )
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         state = DecodeState(cache, last[:, -1], lengths, limits, limits == 0)
-        step = partial(start, tokens=last)
+        step = partial(start, tokens=last, operators=self.prefill_operators)
         while True:
             new_tokens, state = step(
                 self.params, state, rows, eos_ids, config=self.config, mode=mode
@@ -152,7 +160,12 @@ class Generator:
                 return
             num_steps = min(steps_left, self.decode_steps)
             steps_left -= num_steps
-            step = partial(decode, num_steps=num_steps, most_steps=self.decode_steps)
+            step = partial(
+                decode,
+                num_steps=num_steps,
+                most_steps=self.decode_steps,
+                operators=self.decode_operators,
+            )
 
 
 def check_prompts(

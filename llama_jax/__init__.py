@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "ModelConfig": "llama_jax.config",
-    "CHUNKED": "llama_jax.model",
+    "DECODE": "llama_jax.model",
+    "PREFILL": "llama_jax.model",
     "REFERENCE": "llama_jax.model",
     "KVCache": "llama_jax.model",
     "Operators": "llama_jax.model",

@@ -6,6 +6,7 @@ checked in `tests/test_costs.py`.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,22 @@ class Llama3Scaling:
     high_frequency_factor: float
     original_context_length: int
 
+    def __post_init__(self):
+        _check_numbers(self)
+        if self.low_frequency_factor >= self.high_frequency_factor:
+            raise InputError(
+                "model config: low_frequency_factor must be below high_frequency_factor"
+            )
+
 
 @dataclass(frozen=True)
 class NtkScaling:
     """Static NTK-aware scaling: `theta * factor ** (d / (d - 2))` with head dimension d."""
 
     factor: float
+
+    def __post_init__(self):
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,35 @@ class DynamicNtkScaling:
     factor: float
     original_context_length: int
 
+    def __post_init__(self):
+        _check_numbers(self)
+
 
 @dataclass(frozen=True)
 class LinearScaling:
     """Position interpolation: every frequency divided by `factor` (arXiv 2306.15595)."""
 
     factor: float
+
+    def __post_init__(self):
+        _check_numbers(self)
+
+
+def _check_numbers(what: Any) -> None:
+    """Raises `InputError` unless every number of the dataclass `what` is a positive, finite one of
+    its declared type; an integer will do for a float."""
+    for field in dataclasses.fields(what):
+        value = getattr(what, field.name)
+        if field.type is bool:
+            right = type(value) is bool
+        elif field.type in (int, float):
+            types = (int,) if field.type is int else (int, float)
+            right = type(value) in types and 0 < value < math.inf
+        else:
+            continue
+        if not right:
+            kind = {bool: "true or false", int: "a positive integer", float: "a positive number"}
+            raise InputError(f"model config: {field.name} must be {kind[field.type]}, not {value}")
 
 
 RopeScaling = Llama3Scaling | NtkScaling | DynamicNtkScaling | LinearScaling
@@ -95,10 +129,7 @@ class ModelConfig:
     tied_embeddings: bool
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type in (int, float) and not value > 0:
-                raise InputError(f"model config: {field.name} must be positive, not {value}")
+        _check_numbers(self)
         if self.num_heads % self.num_kv_heads:
             raise InputError(
                 f"model config: num_heads {self.num_heads} is not a multiple of "

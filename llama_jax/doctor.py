@@ -34,8 +34,11 @@ def doctor() -> int:
 
     try:
         devices = jax.local_devices()
+        jax.local_devices(backend="cpu")
     except RuntimeError as error:
-        raise InputError(f"JAX finds no device ({error}); check JAX_PLATFORMS") from error
+        raise InputError(
+            f"JAX finds no device ({error}); check JAX_PLATFORMS, and keep cpu in it: 'cuda,cpu'"
+        ) from error
     print(f"processes         {jax.process_count()}, {jax.device_count()} devices in all")
     for device in devices:
         memory = (device.memory_stats() or {}).get("bytes_limit")

@@ -3,10 +3,11 @@
 from llama_jax.model.decode import forward_cached, unstack_blocks
 from llama_jax.model.forward import Params, abstract_params, forward, init_params, logits
 from llama_jax.model.kv_cache import KVCache, init_cache
-from llama_jax.model.operators import CHUNKED, REFERENCE, Operators
+from llama_jax.model.operators import DECODE, PREFILL, REFERENCE, Operators
 
 __all__ = [
-    "CHUNKED",
+    "DECODE",
+    "PREFILL",
     "REFERENCE",
     "KVCache",
     "Operators",

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import DynamicNtkScaling, ModelConfig
+from llama_jax.errors import InputError
 from llama_jax.kernels.attention.mask import causal_mask, packed_mask
 from llama_jax.model.operators import REFERENCE, Operators
 from llama_jax.model.rope import rope_angles
@@ -52,7 +53,15 @@ def forward(
 
     Returns:
       `[B, T, D]` in the dtype of `params`.
+
+    Raises:
+      InputError: packed documents with `DynamicNtkScaling`.
     """
+    if segment_ids is not None and isinstance(config.rope_scaling, DynamicNtkScaling):
+        raise InputError(
+            "dynamic NTK scaling depends on the length of a row, so packed documents would change "
+            "each other: give each document a row of its own"
+        )
     B, T = tokens.shape
     mask = causal_mask(B, T) if segment_ids is None else packed_mask(segment_ids)
     if positions is None:

@@ -1,6 +1,6 @@
 """The heavy operators, as an argument of the model.
 
-The default is plain jnp, runs anywhere and is the oracle of the others.
+`REFERENCE` is plain jnp, runs anywhere, has gradients, and is the oracle of the others.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import jax
 
 from llama_jax.kernels.attention import chunked
 from llama_jax.kernels.attention import reference as attention_reference
+from llama_jax.kernels.matmul import flattened
 from llama_jax.kernels.matmul import reference as matmul_reference
 
 
@@ -27,5 +28,7 @@ class Operators:
 
 
 REFERENCE = Operators(attention=attention_reference.attention, matmul=matmul_reference.matmul)
-# For prompts: attention in O(T) memory that skips what the mask hides; no gradient.
-CHUNKED = Operators(attention=chunked.attention, matmul=matmul_reference.matmul)
+# Inference on one device. Prompts: attention in O(T) memory that skips what the mask hides.
+PREFILL = Operators(attention=chunked.attention, matmul=flattened.matmul)
+# One token a row: attention over a cache that is mostly full, in one piece.
+DECODE = Operators(attention=attention_reference.attention, matmul=flattened.matmul)

@@ -13,7 +13,7 @@ from infer.generate import Generator
 from infer.sampling import GREEDY, SamplingParameters, stack_sampling
 from llama_jax.config import TINY, DynamicNtkScaling
 from llama_jax.errors import InputError
-from llama_jax.model import forward, init_cache, init_params, logits, unstack_blocks
+from llama_jax.model import DECODE, forward, init_cache, init_params, logits, unstack_blocks
 
 CONFIG = dataclasses.replace(TINY, context_length=2048)
 PROMPT_LENGTHS = (1, 5, 70, 33)
@@ -156,6 +156,7 @@ def test_decoding_copies_no_cache():
         num_steps=8,
         most_steps=8,
         config=CONFIG,
+        operators=DECODE,
         mode=mode,
     )
     memory = lowered.compile().memory_analysis()

@@ -52,6 +52,13 @@ def test_packed_documents_equal_separate_documents(params):
     np.testing.assert_allclose(hidden, jnp.concatenate(expected, axis=1), atol=TOLERANCE)
 
 
+def test_packing_is_refused_where_it_would_leak(params):
+    scaling = DynamicNtkScaling(factor=2.0, original_context_length=4)
+    config = dataclasses.replace(TINY, rope_scaling=scaling)
+    with pytest.raises(InputError, match="dynamic"):
+        forward(params, tokens_of(1, 4), config=config, segment_ids=jnp.array([[1, 1, 2, 2]]))
+
+
 def test_a_longer_sequence_does_not_change_the_past(params):
     tokens = tokens_of(2, 12)
     long = jitted_forward(params, tokens, config=TINY)
@@ -142,9 +149,20 @@ def test_config_survives_json(scaling):
 
 @pytest.mark.parametrize("change, word", [
     ({"num_kv_heads": 3}, "num_kv_heads"), ({"head_dim": 15}, "head_dim"),
-    ({"rope_scaling": NtkScaling(2.0), "head_dim": 2}, "head_dim"),
+    ({"rope_scaling": NtkScaling(2.0), "head_dim": 2}, "head_dim"), ({"num_layers": 2.5}, "layers"),
+    ({"tied_embeddings": 1}, "tied_embeddings"),
     ({"num_layers": 0}, "num_layers"), ({"norm_eps": float("nan")}, "norm_eps"),
 ])  # fmt: skip
 def test_impossible_configs_are_refused(change, word):
     with pytest.raises(InputError, match=word):
         dataclasses.replace(TINY, **change)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: LinearScaling(0.0), lambda: NtkScaling(float("inf")), lambda: LinearScaling("2"),
+    lambda: DynamicNtkScaling(2.0, 0),
+    lambda: dataclasses.replace(TINY.rope_scaling, low_frequency_factor=4.0),
+])  # fmt: skip
+def test_impossible_scalings_are_refused(make):
+    with pytest.raises(InputError, match="model config"):
+        make()

@@ -22,8 +22,8 @@ from llama_jax.config import (
 from llama_jax.model import forward, init_params, logits
 from llama_jax.model.rope import rope_frequencies
 
-# Both sides are float32 with another order of summation, two layers deep: a few units in the last
-# place (6e-8) of the largest logit, times the square root of the sums' lengths.
+# We compute in float32, transformers in float64 but for its angles and norms, which stay float32:
+# so the difference is our rounding and not theirs as well. It is measured at 3e-6 or less.
 TOLERANCE = 2e-5
 
 
@@ -78,10 +78,11 @@ def transformers_config(config):
 
 
 def both_models(config):
-    """Our params, far from initialisation so that every weight matters, and transformers' copy."""
+    """Our params and transformers' copy of them: large enough that every weight and position
+    matters, not so large that attention is an argmax, which no float32 reproduces."""
     params = init_params(config, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: leaf * 5 + 0.01, params)
-    theirs = LlamaForCausalLM(transformers_config(config)).eval()
+    params = jax.tree.map(lambda leaf: leaf * 3 + 0.01, params)
+    theirs = LlamaForCausalLM(transformers_config(config)).eval().double()
     state = theirs.state_dict()
     with torch.no_grad():
         for tensor in layer_tensors(config):
@@ -97,10 +98,15 @@ def leaf_of(params, tensor):
     return leaf if tensor.layer is None else leaf[tensor.layer]
 
 
-def assert_same_logits(config, first_position):
+# RoPE sees differences of positions: a row holds near, distant and consecutive ones.
+NEAR = np.arange(40)
+FAR = np.concatenate([np.arange(13), 50_000 + np.arange(13), 99_990 + np.arange(14)])
+
+
+def assert_same_logits(config, positions):
     params, theirs = both_models(config)
     tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 40))
-    positions = first_position + np.broadcast_to(np.arange(40), (2, 40))
+    positions = np.broadcast_to(positions, (2, 40))
     ours = np.asarray(our_logits(params, tokens, positions, config))
     with torch.inference_mode():
         expected = theirs(torch.tensor(tokens), position_ids=torch.tensor(positions)).logits.numpy()
@@ -108,10 +114,10 @@ def assert_same_logits(config, first_position):
     assert np.abs(ours - expected).max() / scale < TOLERANCE
 
 
-@pytest.mark.parametrize("first_position", [0, 100_000])
+@pytest.mark.parametrize("positions", [NEAR, FAR], ids=["near", "far"])
 @pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS)
-def test_logits_for_each_rope_scaling(scaling, first_position):
-    assert_same_logits(dataclasses.replace(TINY, rope_scaling=scaling), first_position)
+def test_logits_for_each_rope_scaling(scaling, positions):
+    assert_same_logits(dataclasses.replace(TINY, rope_scaling=scaling), positions)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -119,12 +125,12 @@ def test_logits_for_each_rope_scaling(scaling, first_position):
 def test_logits_for_each_gqa_ratio(heads, tied):
     config = dataclasses.replace(
         TINY,
-        model_dim=16 * heads[0],  # transformers wants a multiple
+        model_dim=48 if heads[0] == 3 else 64,  # transformers wants a multiple
         num_heads=heads[0],
         num_kv_heads=heads[1],
         tied_embeddings=tied,
     )
-    assert_same_logits(config, 100_000)
+    assert_same_logits(config, FAR)
 
 
 def test_frequencies_are_the_same_bits_as_torch():
@@ -144,17 +150,23 @@ def test_frequencies_are_the_same_bits_as_torch():
 def test_logits_for_dynamic_ntk_within_and_beyond_the_original_context():
     scaling = DynamicNtkScaling(factor=2.0, original_context_length=24)
     config = dataclasses.replace(TINY, rope_scaling=scaling, context_length=24)
-    assert_same_logits(config, 0)  # 40 tokens, so the base has grown
-    assert_same_logits(dataclasses.replace(config, context_length=64, rope_scaling=None), 0)
+    assert_same_logits(config, NEAR)  # 40 tokens, so the base has grown
+    scaling = dataclasses.replace(scaling, original_context_length=64)
+    assert_same_logits(dataclasses.replace(config, context_length=64, rope_scaling=scaling), NEAR)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_gradients_of_every_parameter(tied):
-    config = dataclasses.replace(TINY, tied_embeddings=tied)
+@pytest.mark.parametrize("change", [
+    {}, {"tied_embeddings": True}, {"rope_scaling": SCALINGS["llama3-32"]},
+    {"rope_scaling": SCALINGS["ntk"]}, {"rope_scaling": SCALINGS["linear"]},
+    {"num_heads": 3, "num_kv_heads": 1, "model_dim": 48}, {"num_kv_heads": 4},
+    {"num_heads": 8, "num_kv_heads": 1}, {"num_heads": 8, "num_kv_heads": 2},
+], ids=str)  # fmt: skip
+def test_gradients_of_every_parameter(change):
+    config = dataclasses.replace(TINY, **change)
     params, theirs = both_models(config)
     rng = np.random.default_rng(2)
     tokens = rng.integers(0, config.vocab_size, (2, 24))
-    positions = 100_000 + np.broadcast_to(np.arange(24), (2, 24))
+    positions = np.broadcast_to(FAR[:24], (2, 24))
     weights = rng.standard_normal((2, 24, config.vocab_size), np.float32)
 
     def loss(params):
@@ -168,5 +180,4 @@ def test_gradients_of_every_parameter(tied):
         theirs_gradient = expected[tensor.foreign_name("huggingface")].grad.numpy()
         ours = np.asarray(leaf_of(gradients, tensor)).reshape(tensor.foreign_shape)
         error = np.abs(ours - theirs_gradient).max() / np.abs(theirs_gradient).max()
-        # Twice the depth of the forward pass.
-        assert error < 2 * TOLERANCE, tensor.name
+        assert error < TOLERANCE, tensor.name
