@@ -1,8 +1,9 @@
 """Which chat format a checkpoint is talked to in.
 
 A checkpoint that carries a chat template is talked to through it: it is what the model was tuned
-with. One that carries none, but has Llama 3.1's header tokens, gets Llama 3.1's format, as Meta's
-Instruct checkpoints (`.pth` files and a `tokenizer.model`) do. Any other is a base model.
+with. One that carries none is a base model, whatever its special tokens: Llama 3.1's base and
+Instruct models share theirs. Only Meta's own folders cannot say which they are: where Meta's rank
+file (`tokenizer.model`, no `tokenizer.json`) is the tokenizer, Llama 3.1's format is taken.
 
 Templates are looked for where transformers looks: `chat_template.jinja` (and other names in
 `additional_chat_templates/`), else `chat_template` in `tokenizer_config.json`, one or several.
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llama_jax.chat.interface import ChatFormat
-from llama_jax.chat.llama31_format import SPECIAL_TOKENS, Llama31Format
+from llama_jax.chat.llama31_format import Llama31Format
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
 from llama_jax.tokenizers.interface import Tokenizer
+from llama_jax.tokenizers.llama31 import Llama31Tokenizer
 
 # The special tokens a template may name, as variables.
 _TOKEN_VARIABLES = (
@@ -34,16 +36,17 @@ def chat_format_for(
     tokenizer: Tokenizer,
     *,
     name: Literal["auto", "llama31", "template"] = "auto",
-) -> ChatFormat:
-    """The chat format of a checkpoint; its attribute `name` says which it is.
+) -> ChatFormat | None:
+    """The chat format of a checkpoint; its attribute `name` says which it is. None: a base model.
 
     Args:
       checkpoint_folder: where the tokenizer's files lie.
       tokenizer: the checkpoint's.
-      name: `llama31` or `template` insists on one.
+      name: `llama31` or `template` insists on one, and then the answer is never None.
 
     Raises:
-      InputError: the checkpoint has no chat format, or not the one asked for.
+      InputError: the checkpoint does not have what the format asked for needs, or a file of it
+        cannot be understood.
     """
     folder = Path(checkpoint_folder)
     if name not in ("auto", "llama31", "template"):
@@ -61,12 +64,7 @@ def chat_format_for(
             f"{folder}: has no chat template (no chat_template.jinja, and no chat_template in "
             "tokenizer_config.json)"
         )
-    if all(token in tokenizer.special_tokens for token in SPECIAL_TOKENS):
-        return Llama31Format(tokenizer)
-    raise InputError(
-        f"{folder}: is a base model without a chat format; use the command generate, which "
-        "continues text, or give a checkpoint tuned for chat"
-    )
+    return Llama31Format(tokenizer) if isinstance(tokenizer, Llama31Tokenizer) else None
 
 
 def read_chat_template(folder: str | Path) -> tuple[str | dict[str, str] | None, str]:

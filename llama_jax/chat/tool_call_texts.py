@@ -35,11 +35,7 @@ def tool_call_texts(calls: Sequence[ToolCall], tool_prompt_format: ToolPromptFor
     Raises:
       InputError: a call cannot be written in this format.
     """
-    if tool_prompt_format not in TOOL_PROMPT_FORMATS:
-        known = ", ".join(TOOL_PROMPT_FORMATS)
-        raise InputError(
-            f"tool prompt format: {tool_prompt_format!r} is unknown; use one of {known}"
-        )
+    check_tool_prompt_format(tool_prompt_format)
     texts = []
     for builtin, group in itertools.groupby(calls, key=lambda call: call.name in BUILTIN_ARGUMENT):
         if builtin:

@@ -1,9 +1,12 @@
+import base64
 import json
 
 import pytest
 
 from llama_jax.chat import LLAMA_31_TEMPLATE, Message, chat_format_for, read_chat_template
 from llama_jax.errors import InputError
+from llama_jax.tokenizers import load_tokenizer
+from llama_jax.tokenizers.llama31 import NUM_RANKS
 
 MESSAGES = [Message("user", "Hi")]
 
@@ -29,20 +32,26 @@ def test_a_checkpoints_template_comes_first(tmp_path, llama_tokenizer):
     assert chat_format_for(tmp_path, llama_tokenizer, name="llama31").name == "llama31"
 
 
-def test_llama31_format_without_a_template(tmp_path, llama_tokenizer):
-    chat_format = chat_format_for(tmp_path, llama_tokenizer)
-    assert chat_format.name == "llama31"
-    assert "Today Date" not in llama_tokenizer.decode(chat_format.encode_prompt(MESSAGES))
+def test_no_template_is_a_base_model_whatever_its_tokens(tmp_path, llama_tokenizer, tiny_tokenizer):
+    write_config(tmp_path, bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>")
+    assert chat_format_for(tmp_path, llama_tokenizer) is None
     with pytest.raises(InputError, match="has no chat template"):
         chat_format_for(tmp_path, llama_tokenizer, name="template")
-
-
-def test_base_models_are_told_to_generate(tmp_path, tiny_tokenizer):
-    write_config(tmp_path, bos_token="<|endoftext|>")
-    with pytest.raises(InputError, match="generate"):
-        chat_format_for(tmp_path, tiny_tokenizer)
+    chat_format = chat_format_for(tmp_path, llama_tokenizer, name="llama31")
+    assert "Today Date" not in llama_tokenizer.decode(chat_format.encode_prompt(MESSAGES))
+    assert chat_format_for(tmp_path, tiny_tokenizer) is None
+    with pytest.raises(InputError, match=r"no token <\|begin_of_text"):
+        chat_format_for(tmp_path, tiny_tokenizer, name="llama31")
     with pytest.raises(InputError, match="auto, llama31, template"):
         chat_format_for(tmp_path, tiny_tokenizer, name="chatml")
+
+
+def test_metas_rank_file_is_taken_for_a_tuned_model(tmp_path):
+    singles = [bytes([byte]) for byte in range(256)]
+    tokens = [*singles, *(a + b + c for a in singles for b in singles for c in singles[:2])]
+    lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)]
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines[:NUM_RANKS]))
+    assert chat_format_for(tmp_path, load_tokenizer(tmp_path)).name == "llama31"
 
 
 def test_where_templates_lie(tmp_path, tiny_tokenizer):
