@@ -25,6 +25,8 @@ from llama_jax.model import (
 )
 
 NO_TOKEN = -1
+# In place of a token, where the largest logit is infinite or NaN.
+NOT_FINITE = -2
 
 
 class DecodeState(NamedTuple):
@@ -53,7 +55,9 @@ def prefill(
     return forward_cached(params, tokens, cache, config=config, operators=operators)[1]
 
 
-@partial(jax.jit, static_argnames=("config", "operators", "mode"), donate_argnames="state")
+@partial(
+    jax.jit, static_argnames=("config", "vocab_size", "operators", "mode"), donate_argnames="state"
+)
 def start(
     params: Params,
     state: DecodeState,
@@ -62,18 +66,33 @@ def start(
     *,
     tokens: jax.Array,
     config: ModelConfig,
+    vocab_size: int,
     operators: Operators,
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
-    """Prefills the last chunk `[B, T]` and samples the first new token: int32 `[B, 1]`."""
+    """Prefills the last chunk `[B, T]` and samples the first new token: int32 `[B, 1]`.
+
+    Only ids under `vocab_size` are chosen. A row whose logits are not finite gets `NOT_FINITE` and
+    is done; so in `decode`.
+    """
     new_tokens, state = _step(
-        params, tokens, state, rows, eos_ids, config=config, operators=operators, mode=mode
+        params,
+        tokens,
+        state,
+        rows,
+        eos_ids,
+        config=config,
+        vocab_size=vocab_size,
+        operators=operators,
+        mode=mode,
     )
     return new_tokens[:, None], state
 
 
 @partial(
-    jax.jit, static_argnames=("most_steps", "config", "operators", "mode"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("most_steps", "config", "vocab_size", "operators", "mode"),
+    donate_argnames="state",
 )
 def decode(
     params: Params,
@@ -84,6 +103,7 @@ def decode(
     num_steps: jax.Array,
     most_steps: int,
     config: ModelConfig,
+    vocab_size: int,
     operators: Operators,
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
@@ -95,9 +115,16 @@ def decode(
 
     def one_step(carry):
         step, output, state = carry
-        tokens = state.tokens[:, None]
         new_tokens, state = _step(
-            params, tokens, state, rows, eos_ids, config=config, operators=operators, mode=mode
+            params,
+            state.tokens[:, None],
+            state,
+            rows,
+            eos_ids,
+            config=config,
+            vocab_size=vocab_size,
+            operators=operators,
+            mode=mode,
         )
         return step + 1, output.at[:, step].set(new_tokens), state
 
@@ -114,15 +141,18 @@ def _step(
     eos_ids: jax.Array,
     *,
     config: ModelConfig,
+    vocab_size: int,
     operators: Operators,
     mode: SamplingMode,
 ) -> tuple[jax.Array, DecodeState]:
     """Runs `tokens` `[B, T]` and samples what follows: int32 `[B]`, -1 for rows that were done."""
     hidden, cache = forward_cached(params, tokens, state.cache, config=config, operators=operators)
     with jax.named_scope("sample"):
-        scores = logits(params, hidden[:, -1], config=config)
+        scores = logits(params, hidden[:, -1], config=config)[:, :vocab_size]
+        is_finite = jnp.isfinite(jnp.max(scores, axis=-1))  # the maximum of a NaN is NaN
         sampled = sample(scores, rows, state.positions, mode=mode)
+        sampled = jnp.where(is_finite, sampled, NOT_FINITE)
     remaining = state.remaining - ~state.done
-    done = state.done | jnp.isin(sampled, eos_ids) | (remaining == 0)
+    done = state.done | ~is_finite | jnp.isin(sampled, eos_ids) | (remaining == 0)
     new_tokens = jnp.where(state.done, NO_TOKEN, sampled)
     return new_tokens, DecodeState(cache, sampled, state.positions + 1, remaining, done)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infer.decode_loop import NO_TOKEN, DecodeState, decode, prefill, start
+from infer.decode_loop import NO_TOKEN, NOT_FINITE, DecodeState, decode, prefill, start
 from infer.sampling import GREEDY, SamplingParameters, stack_sampling
 from llama_jax.config import DynamicNtkScaling, ModelConfig
 from llama_jax.errors import InputError
@@ -53,6 +53,7 @@ class Generator:
         params: Params,
         *,
         eos_ids: frozenset[int],
+        vocab_size: int | None = None,
         cache_dtype: Any = None,
         decode_steps: int = 16,
         prefill_operators: Operators = PREFILL,
@@ -62,6 +63,8 @@ class Generator:
         Args:
           params: weights with unstacked blocks, see `llama_jax.unstack_blocks`.
           eos_ids: ids that end an answer; may be empty.
+          vocab_size: only ids under it are chosen, such as the tokenizer's where the model's
+            vocabulary is padded; the model's by default.
           cache_dtype: of keys and values; the weights' own by default.
           decode_steps: tokens per row between two visits of the host.
           prefill_operators, decode_operators: attention and matrix product for prompts, and for
@@ -70,6 +73,7 @@ class Generator:
         self.config = config
         self.params = params
         self.eos_ids = eos_ids
+        self.vocab_size = vocab_size or config.vocab_size
         self.cache_dtype = cache_dtype or params["embedding"].dtype
         self.decode_steps = decode_steps
         self.prefill_operators = prefill_operators
@@ -103,7 +107,8 @@ class Generator:
         """Yields each row's new ids as they come, first one, then up to `decode_steps` at a time.
 
         A row ends with an id of `eos_ids`, which is yielded too, or at its limit; then its lists
-        are empty. The answer of a row does not depend on the other rows.
+        are empty. A row draws the same random numbers whatever the other rows are; its answer is
+        the same in float32 (tested), and in bfloat16 up to rounding, which may tip a close choice.
 
         Args:
           prompts: ids of each row, at least one each.
@@ -113,6 +118,7 @@ class Generator:
         Raises:
           InputError: for no prompt or an empty one, an id outside the vocabulary, or a prompt that
             does not fit into the context together with its new tokens. Nothing is truncated.
+            While iterating: for logits that are infinite or NaN.
         """
         num_rows = len(prompts)
         limits = [max_new_tokens] * num_rows if isinstance(max_new_tokens, int) else max_new_tokens
@@ -153,8 +159,20 @@ class Generator:
         step = partial(start, tokens=last, operators=self.prefill_operators)
         while True:
             new_tokens, state = step(
-                self.params, state, rows, eos_ids, config=self.config, mode=mode
+                self.params,
+                state,
+                rows,
+                eos_ids,
+                config=self.config,
+                vocab_size=self.vocab_size,
+                mode=mode,
             )
+            new_tokens = np.asarray(new_tokens)
+            if np.any(new_tokens == NOT_FINITE):
+                raise InputError(
+                    f"logits are not finite in {self.params['embedding'].dtype} (it overflows, or "
+                    "the weights are damaged): use --dtype bfloat16 or float32"
+                )
             yield _lists(new_tokens, num_rows)
             if steps_left == 0 or np.all(state.done):
                 return
@@ -227,6 +245,6 @@ def _batch_rows(num_rows: int, weight: jax.Array) -> int:
     return max(num_rows, 2) if on_cpu and weight.dtype == jnp.bfloat16 else num_rows
 
 
-def _lists(new_tokens: jax.Array, num_rows: int) -> list[list[int]]:
+def _lists(new_tokens: np.ndarray, num_rows: int) -> list[list[int]]:
     """New ids of each real row, from int `[B, steps]` with -1 after the end."""
     return [[token for token in row if token >= 0] for row in new_tokens[:num_rows].tolist()]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from infer.generate import Completion, Generator
     from infer.loaded_model import LoadedModel
     from infer.sampling import SamplingParameters
+    from llama_jax.chat import ChatFormat
 
 
 def generate(
@@ -35,7 +36,8 @@ def generate(
 ) -> None:
     """Answers prompts with a model, in batches.
 
-    A model tuned for chat gets each prompt as a user's message; a base model continues the text.
+    A model tuned for chat gets each prompt as a user's message; a base model, which is one without
+    a chat template, continues the text. Meta's own folders do not say: they count as tuned.
 
     Example: llama-jax generate llama-8b --prompt "Why is the sky blue?" --max-new-tokens 64
 
@@ -48,9 +50,11 @@ def generate(
       top_p: keep the likeliest tokens up to this probability; by default the checkpoint's.
       top_k: keep so many of the likeliest tokens, 0 all; by default the checkpoint's.
       seed: of the first prompt; the next has one more, and so on.
-      batch_size: how many prompts are answered at once; changes no answer.
+      batch_size: how many prompts are answered at once; draws the same random numbers and, in
+        float32, gives the same answers (in bfloat16, up to rounding).
       dtype: of weights and cache; as stored by default.
-      format: insist on the chat format or on raw text.
+      format: insist on the chat format (Llama 3.1's where there is no template but its special
+        tokens) or on raw text.
       json: print one JSON object a prompt.
       quiet: print the answers only.
     """
@@ -68,13 +72,14 @@ def generate(
         loaded.sampling, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
     rows = [dataclasses.replace(sampling, seed=(seed + i) % 2**32) for i in range(len(prompts))]
-    tokens = encode_prompts(loaded, prompts, format)
+    chat_format = prompt_format(loaded, format)
+    tokens = encode_prompts(loaded, prompts, chat_format)
     if not quiet:
-        talk = "raw text"
-        if format != "raw" and loaded.chat_format:
-            talk = f"chat format: {loaded.chat_format.name}"
         seconds = time.monotonic() - start
-        notes = [f"{model}: loaded in {seconds:.1f} s, {talk}, {rows[0]}", *loaded.notes]
+        notes = [
+            f"{model}: loaded in {seconds:.1f} s, {_said(chat_format, format)}, {rows[0]}",
+            *loaded.notes,
+        ]
         print(*notes, sep="\n", file=sys.stderr)
     # Someone reads along if there is one prompt: then tokens come four at a time.
     is_streamed = len(prompts) == 1 and not json
@@ -82,6 +87,7 @@ def generate(
         loaded.config,
         loaded.params,
         eos_ids=loaded.eos_ids,
+        vocab_size=loaded.tokenizer.vocab_size,
         decode_steps=4 if is_streamed else 16,
     )
     check_prompts(tokens, [max_new_tokens] * len(tokens), loaded.config)
@@ -113,7 +119,7 @@ def read_prompts(prompt: tuple[str, ...], prompt_file: Path | None) -> list[str]
         prompts = list(prompt)
     else:
         try:
-            lines = prompt_file.read_text(encoding="utf-8").split("\n")
+            lines = prompt_file.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError:
             raise InputError(f"{prompt_file}: not UTF-8 text; save it as UTF-8") from None
         if prompt_file.suffix == ".jsonl":
@@ -132,17 +138,43 @@ def read_prompts(prompt: tuple[str, ...], prompt_file: Path | None) -> list[str]
     return prompts
 
 
+def prompt_format(
+    loaded: "LoadedModel", format: Literal["auto", "chat", "raw"]
+) -> "ChatFormat | None":
+    """The chat format that `--format` asks for, or None for raw text."""
+    if format == "raw":
+        return None
+    if format == "auto" or loaded.chat_format is not None:
+        return loaded.chat_format
+    from llama_jax.chat import Llama31Format
+
+    try:
+        return Llama31Format(loaded.tokenizer)
+    except InputError:
+        raise InputError(
+            "--format chat: a base model, with neither a chat template nor Llama 3.1's special "
+            "tokens; use raw"
+        ) from None
+
+
 def encode_prompts(
-    loaded: "LoadedModel", prompts: list[str], format: Literal["auto", "chat", "raw"]
+    loaded: "LoadedModel", prompts: list[str], chat_format: "ChatFormat | None"
 ) -> list[list[int]]:
-    """Ids of each prompt, in the chat format or as they are."""
+    """Ids of each prompt, as a user's message in the chat format or as it is."""
     from llama_jax.chat import Message
 
-    if format == "chat" and loaded.chat_format is None:
-        raise InputError("--format chat: this is a base model without a chat format; use raw")
-    if format == "raw" or loaded.chat_format is None:
+    if chat_format is None:
         return [loaded.encode_plain(text) for text in prompts]
-    return [loaded.chat_format.encode_prompt([Message("user", text)]) for text in prompts]
+    return [chat_format.encode_prompt([Message("user", text)]) for text in prompts]
+
+
+def _said(chat_format: "ChatFormat | None", format: str) -> str:
+    """The format as the user is told it, and where it is an assumption."""
+    if chat_format is None:
+        return "raw text"
+    is_assumed = format == "auto" and chat_format.name == "llama31"
+    note = " (assumed, Meta's folders do not say; raw with --format raw)" if is_assumed else ""
+    return f"chat format: {chat_format.name}{note}"
 
 
 def _print_as_it_comes(

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from infer.sampling import GREEDY, SamplingParameters
-from llama_jax.chat import ChatFormat, chat_format_for, read_chat_template
-from llama_jax.chat.llama31_format import SPECIAL_TOKENS
+from llama_jax.chat import ChatFormat, chat_format_for
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface_repo import resolve_source
+from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import load_tokenizer
@@ -53,7 +53,8 @@ class LoadedModel:
       config: the model's numbers.
       params: weights, blocks unstacked.
       tokenizer: text to ids and back.
-      chat_format: None for a base model.
+      chat_format: None for a base model; Llama 3.1's, as an assumption, for Meta's own tokenizer
+        file (see `chat_format_for`).
       begins_with_bos: whether plain text is preceded by `tokenizer.bos_id`.
       eos_ids: ids that end an answer.
       sampling: the checkpoint's own defaults.
@@ -90,6 +91,9 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
     path = resolve_source(str(path))
     source = open_source(path)
     generation = dict(source.assets.generation)
+    place = path if source.format == "gguf" else path / "generation_config.json"
+    sampling = sampling_defaults(generation, file_format=source.format, place=place)
+    eos_ids = _eos_ids(generation, place)
     load_text = partial(_load_text, files=source.assets.files)
     if source.format == "gguf":
         # The text side first: it takes a moment, and its errors should not wait for the weights.
@@ -109,8 +113,8 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
         tokenizer=tokenizer,
         chat_format=chat_format,
         begins_with_bos=begins_with_bos,
-        eos_ids=_eos_ids(generation) or tokenizer.eos_ids,
-        sampling=sampling_defaults(generation, file_format=source.format),
+        eos_ids=eos_ids or tokenizer.eos_ids,
+        sampling=sampling,
         notes=tuple(
             f"note: the checkpoint asks for {name} {value}, which is not supported: left out"
             for name, value in generation.items()
@@ -119,16 +123,28 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
     )
 
 
-def sampling_defaults(generation: Mapping[str, Any], *, file_format: str) -> SamplingParameters:
-    """What `generation_config.json` says, read as transformers does: without `do_sample` the most
-    likely token is taken. Meta's folders have no such file and get Meta's numbers."""
+def sampling_defaults(
+    generation: Mapping[str, Any], *, file_format: str, place: str | Path
+) -> SamplingParameters:
+    """What `generation_config.json` says: without `do_sample` the most likely token is taken, as in
+    transformers. An absent `top_k` means none, as for Meta and vLLM; transformers would take 50.
+    Meta's folders have no such file and get Meta's numbers.
+
+    Raises:
+      InputError: a field of another type or out of range; names `place`.
+    """
     if file_format == "meta" and not generation:
         return META_SAMPLING
-    if not generation.get("do_sample"):
+    fields = TypedFields(generation, place)
+    if not fields.boolean("do_sample", False):
         return GREEDY
-    numbers = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    given = {name: generation[name] for name in numbers if generation.get(name) is not None}
-    return SamplingParameters(**numbers | given)
+    return make_from_file(
+        SamplingParameters,
+        place,
+        temperature=fields.number("temperature", 1.0),
+        top_p=fields.number("top_p", 1.0),
+        top_k=fields.integer("top_k", 0),
+    )
 
 
 def _load_text(
@@ -139,11 +155,7 @@ def _load_text(
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
     tokenizer = load_tokenizer(folder)
-    has_format = read_chat_template(folder)[0] is not None or all(
-        token in tokenizer.special_tokens for token in SPECIAL_TOKENS
-    )
-    chat_format = chat_format_for(folder, tokenizer) if has_format else None
-    return tokenizer, chat_format, _begins_with_bos(folder, tokenizer)
+    return tokenizer, chat_format_for(folder, tokenizer), _begins_with_bos(folder, tokenizer)
 
 
 def _begins_with_bos(folder: Path, tokenizer: Tokenizer) -> bool:
@@ -157,6 +169,9 @@ def _begins_with_bos(folder: Path, tokenizer: Tokenizer) -> bool:
     return empty[:1] == [tokenizer.bos_id]
 
 
-def _eos_ids(generation: Mapping[str, Any]) -> frozenset[int]:
+def _eos_ids(generation: Mapping[str, Any], place: Path) -> frozenset[int]:
     ids = generation.get("eos_token_id")
-    return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if not all(type(id) is int and 0 <= id < 2**31 for id in ids):
+        raise InputError(f"{place}: eos_token_id must be an id or a list of ids, not {ids}")
+    return frozenset(ids)

@@ -64,8 +64,13 @@ def _answer(checkpoint: Path) -> None:
     start = time.monotonic()
     model = load_model(checkpoint)
     print(f"   loaded in {time.monotonic() - start:.1f} s", flush=True)
-    prompts = encode_prompts(model, list(PROMPTS), "chat")
-    generator = Generator(model.config, model.params, eos_ids=model.eos_ids)
+    prompts = encode_prompts(model, list(PROMPTS), model.chat_format)
+    generator = Generator(
+        model.config,
+        model.params,
+        eos_ids=model.eos_ids,
+        vocab_size=model.tokenizer.vocab_size,
+    )
     start = time.monotonic()
     generator.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
     first = time.monotonic() - start

@@ -12,7 +12,7 @@ ms, and 340 ms for the sort alone). Which cuts a batch needs is decided on the h
 decoding pays for none.
 
 Randomness is a counter: the noise of a row depends on its seed and on the position it fills, and on
-nothing else. The same row gives the same answer in any batch, after any restart.
+nothing else. The same row draws the same numbers in any batch, after any restart.
 
 B rows, V vocabulary.
 """
@@ -53,7 +53,7 @@ class SamplingParameters:
             raise InputError(f"temperature must be 0 or more, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be over 0 and at most 1, not {self.top_p}")
-        if self.top_k < 0 or self.top_k != int(self.top_k):
+        if not 0 <= self.top_k < 2**31 or self.top_k != int(self.top_k):
             raise InputError(f"top_k must be a whole number, 0 for no limit, not {self.top_k}")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed must be from 0 to 2^32 - 1, not {self.seed}")
@@ -128,7 +128,7 @@ def sample(
     """Next token of every row.
 
     Args:
-      logits: float32 `[B, V]`.
+      logits: float32 `[B, V]`; a row whose maximum is not finite gives a meaningless id.
       rows: each row's parameters, see `stack_sampling`.
       positions: int32 `[B]`, the position in its own sequence that the new token will have.
       mode: which parts to compute, see `stack_sampling`.

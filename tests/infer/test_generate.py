@@ -82,8 +82,10 @@ def test_dynamic_rope_scaling_sees_the_whole_prompt(params):
 
 
 def test_a_row_does_not_depend_on_its_batch(generator):
-    together = generator.generate(PROMPTS, max_new_tokens=[12, 3, 20, 7], sampling=MIXED)
-    for prompt, limit, sampling, row in zip(PROMPTS, (12, 3, 20, 7), MIXED, together, strict=True):
+    # The sampled rows ask for the same computations, so that they share a program when alone.
+    rows = [GREEDY, *(SamplingParameters(1.0, top_p=0.9, top_k=20, seed=s) for s in (1, 2, 3))]
+    together = generator.generate(PROMPTS, max_new_tokens=[12, 3, 20, 7], sampling=rows)
+    for prompt, limit, sampling, row in zip(PROMPTS, (12, 3, 20, 7), rows, together, strict=True):
         assert len(row.tokens) == limit
         assert generator.generate([prompt], max_new_tokens=limit, sampling=sampling) == [row]
 
@@ -156,6 +158,7 @@ def test_decoding_copies_no_cache():
         num_steps=8,
         most_steps=8,
         config=CONFIG,
+        vocab_size=CONFIG.vocab_size,
         operators=DECODE,
         mode=mode,
     )
@@ -172,6 +175,28 @@ def decode_state(num_rows, slots):
     done = jax.ShapeDtypeStruct((num_rows,), bool)
     layer_bytes = sum(4 * leaf.size for leaf in (cache.keys[0], cache.values[0]))
     return DecodeState(cache, per_row, per_row, per_row, done), layer_bytes
+
+
+def test_only_ids_of_the_tokenizer_are_chosen(params, generator):
+    """A padded vocabulary: whatever the rows past the end say, the answer is that without them."""
+    small = dataclasses.replace(CONFIG, vocab_size=200)
+    cut = {name: params[name][:200] for name in ("embedding", "head")}
+    cut = Generator(small, unstack_blocks(params | cut), eos_ids=frozenset())
+    padded = Generator(CONFIG, generator.params, eos_ids=frozenset(), vocab_size=200)
+    prompts = [[token % 200 for token in prompt] for prompt in PROMPTS]
+    free = generator.generate(prompts, max_new_tokens=8, sampling=MIXED)
+    assert max(max(row.tokens) for row in free) >= 200
+    expected = cut.generate(prompts, max_new_tokens=8, sampling=MIXED)
+    assert padded.generate(prompts, max_new_tokens=8, sampling=MIXED) == expected
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParameters(1.0, top_p=0.9)])
+def test_logits_that_are_not_finite_are_said(params, sampling):
+    """float16 overflows at 65504: here in the feed-forward part."""
+    large = jax.tree.map(lambda x: (200 * x).astype(jnp.float16), params)
+    generator = Generator(CONFIG, unstack_blocks(large), eos_ids=frozenset())
+    with pytest.raises(InputError, match="not finite in float16 .* use --dtype bfloat16"):
+        generator.generate([PROMPTS[1]], max_new_tokens=4, sampling=sampling)
 
 
 def test_bfloat16_cache(params):

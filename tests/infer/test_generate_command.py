@@ -1,15 +1,18 @@
 """The command `generate`, its prompts and its output."""
 
+import codecs
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from infer.generate import Generator
-from infer.generate_command import generate, read_prompts
+from infer.generate_command import generate, prompt_format, read_prompts
 from infer.loaded_model import META_SAMPLING, load_model, sampling_defaults
 from infer.sampling import GREEDY, SamplingParameters, override_sampling
 from llama_jax.__main__ import main
-from llama_jax.chat import Message
+from llama_jax.chat import Llama31Format, Message
+from llama_jax.chat.llama31_format import SPECIAL_TOKENS
 from llama_jax.errors import InputError
 
 
@@ -37,12 +40,23 @@ def test_a_base_model_continues_the_text(base_checkpoint, capsys):
         generate(str(base_checkpoint), prompt=("Hi",), format="chat")
 
 
+def test_the_chat_format_can_be_insisted_on():
+    """A base model of the Llama 3 family has the special tokens all the same."""
+    tokenizer = SimpleNamespace(special_tokens=dict.fromkeys(SPECIAL_TOKENS, 0))
+    base = SimpleNamespace(chat_format=None, tokenizer=tokenizer)
+    assert prompt_format(base, "auto") is None
+    assert prompt_format(base, "chat").name == "llama31"
+    tuned = SimpleNamespace(chat_format=Llama31Format(tokenizer))
+    assert prompt_format(tuned, "auto") is prompt_format(tuned, "chat") is tuned.chat_format
+    assert prompt_format(tuned, "raw") is None
+
+
 def test_batches_and_seeds(base_checkpoint, capsys):
     """A row's answer does not depend on the batch it is in, nor on the rows beside it."""
     options = {"max_new_tokens": 6, "temperature": 1.0, "top_p": 0.9, "json": True, "quiet": True}
     generate(str(base_checkpoint), prompt=("a", "b", "c"), seed=5, **options)
     together = capsys.readouterr().out
-    generate(str(base_checkpoint), prompt=("a", "b", "c"), seed=5, batch_size=2, **options)
+    generate(str(base_checkpoint), prompt=("a", "b", "c"), seed=5, batch_size=1, **options)
     assert capsys.readouterr().out == together
     generate(str(base_checkpoint), prompt=("c",), seed=7, **options)
     assert capsys.readouterr().out == together.splitlines(keepends=True)[2]
@@ -55,6 +69,10 @@ def test_prompt_files(tmp_path):
     rows = tmp_path / "prompts.jsonl"
     rows.write_text('{"prompt": "a\\nb"}\n\n{"prompt": "c"}')
     assert read_prompts((), rows) == ["a\nb", "c"]
+    for path in (text, rows):
+        expected = read_prompts((), path)
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+        assert read_prompts((), path) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,24 +118,55 @@ def test_bad_arguments_end_in_one_line(base_checkpoint, capsys, arguments, messa
 
 
 def test_sampling_defaults_of_the_checkpoint():
-    assert sampling_defaults({}, file_format="hf") == GREEDY
-    assert sampling_defaults({"temperature": 0.6}, file_format="hf") == GREEDY
-    assert sampling_defaults({}, file_format="meta") == META_SAMPLING
+    def defaults(file_format, **fields):
+        return sampling_defaults(fields, file_format=file_format, place="generation_config.json")
+
+    assert defaults("hf") == GREEDY
+    assert defaults("hf", temperature=0.6) == GREEDY
+    assert defaults("meta") == META_SAMPLING
     asked = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": None}
-    assert sampling_defaults(asked, file_format="orbax") == SamplingParameters(0.6, top_p=0.9)
+    assert defaults("orbax", **asked) == SamplingParameters(0.6, top_p=0.9)
     parameters = override_sampling(META_SAMPLING, temperature=None, top_p=0.5, top_k=None, seed=3)
     assert parameters == SamplingParameters(0.6, top_p=0.5, seed=3)
 
 
-def test_what_the_checkpoint_asks_for_in_vain_is_said(base_checkpoint, tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for path in base_checkpoint.iterdir():
-        (folder / path.name).symlink_to(path)
-    (folder / "generation_config.json").unlink()
+@pytest.fixture
+def with_generation(base_checkpoint, tmp_path):
+    """The base model with other fields in its generation_config.json."""
+
+    def write(fields):
+        for path in base_checkpoint.iterdir():
+            (tmp_path / path.name).symlink_to(path)
+        (tmp_path / "generation_config.json").unlink()
+        (tmp_path / "generation_config.json").write_text(json.dumps(fields))
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("temperature", "hot"),
+        ("temperature", -1),
+        ("top_p", 1.5),
+        ("top_k", 2.5),
+        ("top_k", -1),
+        ("do_sample", "yes"),
+        ("eos_token_id", "x"),
+        ("eos_token_id", [True]),
+    ],
+)
+def test_bad_generation_defaults_are_named(with_generation, field, value):
+    folder = with_generation({"do_sample": True, field: value})
+    with pytest.raises(InputError, match=f"generation_config.json: {field} must be") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_checkpoint_asks_for_in_vain_is_said(with_generation):
     asked = {"repetition_penalty": 1.1, "num_beams": 1, "eos_token_id": [3, 4]}
-    (folder / "generation_config.json").write_text(json.dumps(asked))
-    loaded = load_model(folder)
+    loaded = load_model(with_generation(asked))
     assert loaded.notes == (
         "note: the checkpoint asks for repetition_penalty 1.1, which is not supported: left out",
     )
