@@ -5,11 +5,13 @@ beside the answer: with SmolLM2 on two CPU cores, 27 prompt tokens take as long 
 The length of the cache comes from the ladder of `generate.py`: most turns compile nothing.
 """
 
+import io
 import sys
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from infer.interrupts import Interrupts
 from llama_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from infer.sampling import SamplingParameters
     from llama_jax.chat import Message
 
-_HELP = "/system TEXT sets the system prompt, /reset forgets the dialog, /exit leaves."
+_HELP = (
+    "/system TEXT sets the system prompt (no TEXT: none), /reset forgets the dialog, /exit leaves."
+)
 
 
 def chat(
@@ -36,7 +40,8 @@ def chat(
     """Talks with a model that is tuned for chat; reads lines from the terminal or from a pipe.
 
     /system TEXT sets the system prompt, /reset forgets the dialog, /exit (or the end of the input)
-    leaves. Ctrl-C stops an answer and keeps what is there of it.
+    leaves. Ctrl-C stops an answer and keeps what is there of it. A line that cannot be answered is
+    left out, and said.
 
     Example: llama-jax chat llama-8b-instruct --temperature 0.7
 
@@ -49,7 +54,7 @@ def chat(
       top_k: keep so many of the likeliest tokens, 0 all; by default the checkpoint's.
       seed: of the first answer; the next has one more, and so on.
       dtype: of weights and cache; as stored by default.
-      quiet: print the answers only.
+      quiet: print the answers and errors only.
     """
     from infer.generate import Generator
     from infer.loaded_model import load_model
@@ -61,13 +66,22 @@ def chat(
     sampling = override_sampling(
         loaded.sampling, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
-    generator = Generator(loaded.config, loaded.params, eos_ids=loaded.eos_ids, decode_steps=4)
+    generator = Generator(
+        loaded.config,
+        loaded.params,
+        eos_ids=loaded.eos_ids,
+        vocab_size=loaded.tokenizer.vocab_size,
+        decode_steps=4,
+    )
     terminal = ChatTerminal(loaded, generator, sampling, max_new_tokens, quiet=quiet)
     terminal.say(f"{model}: chat format {loaded.chat_format.name}, {sampling}. {_HELP}")
     for note in loaded.notes:
         terminal.say(note)
     if system is not None:
         terminal.set_system(system)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A byte that is not UTF-8 spoils its line only, and not what was read ahead with it.
+        sys.stdin.reconfigure(errors="surrogateescape")
     terminal.run()
 
 
@@ -90,11 +104,16 @@ class ChatTerminal:
         self.quiet = quiet
         self.system: list[Message] = []
         self.dialog: list[Message] = []
+        self._interrupts = Interrupts()
 
     def say(self, line: str) -> None:
         """A line that is not the model's, to stderr."""
         if not self.quiet:
             print(line, file=sys.stderr, flush=True)
+
+    def complain(self, error: InputError) -> None:
+        """What is wrong with the line, to stderr, quiet or not."""
+        print(f"error: {error}", file=sys.stderr, flush=True)
 
     def set_system(self, text: str) -> None:
         """Sets the system prompt, or removes it if `text` is empty; the dialog starts anew."""
@@ -105,30 +124,43 @@ class ChatTerminal:
 
     def run(self) -> None:
         """Answers line after line until /exit or the end of the input."""
-        while True:
-            try:
-                line = input("> " if sys.stdin.isatty() else "").strip()
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                self.say("\n/exit leaves")
-                continue
-            command, _, argument = line.partition(" ")
-            if command == "/exit":
-                return
-            if command == "/reset":
-                self.dialog = []
-                self.say("the dialog is forgotten")
-            elif command == "/system":
-                self.set_system(argument.strip())
-                self.say("the system prompt is set, the dialog starts anew")
-            elif line.startswith("/"):
-                self.say(f"no command {command}. {_HELP}")
-            elif line:
+        with self._interrupts.installed():
+            while (line := self._read()) is not None and line.split(" ")[0] != "/exit":
                 try:
-                    self.turn(line)
+                    self._obey(line)
+                except InputError as error:
+                    self.complain(error)
                 except KeyboardInterrupt:
                     self.say("\nstopped before the answer began")
+
+    def _read(self) -> str | None:
+        """The next line, or None at the end of the input."""
+        while True:
+            try:
+                with self._interrupts:
+                    return input("> " if sys.stdin.isatty() else "").strip()
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                self.say("\n/exit leaves")
+
+    def _obey(self, line: str) -> None:
+        """Does what a line asks for: a command, or an answer."""
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise InputError("the line is not UTF-8 text; type it again") from None
+        command, _, argument = line.partition(" ")
+        if command == "/reset":
+            self.dialog = []
+            self.say("the dialog is forgotten")
+        elif command == "/system":
+            self.set_system(argument.strip())
+            self.say("the system prompt is set, the dialog starts anew")
+        elif line.startswith("/"):
+            self.say(f"no command {command}. {_HELP}")
+        elif line:
+            self.turn(line)
 
     def turn(self, text: str) -> None:
         """Answers `text` and keeps both in the dialog; without an answer, neither."""
@@ -157,15 +189,18 @@ class ChatTerminal:
         parts: list[str] = []
         num_tokens, is_stopped = 0, False
         sampling = self._next_sampling()
+        stream = self.generator.stream([tokens], max_new_tokens=limit, sampling=sampling)
         try:
-            stream = self.generator.stream([tokens], max_new_tokens=limit, sampling=sampling)
-            for (new_tokens,) in stream:
-                num_tokens += len(new_tokens)
-                is_stopped = new_tokens[-1] in self.loaded.eos_ids
-                text = new_tokens[:-1] if is_stopped else new_tokens
-                parts.append("".join(decoder.push(token) for token in text))
-                print(parts[-1], end="", flush=True)
+            with self._interrupts:
+                for (new_tokens,) in stream:
+                    num_tokens += len(new_tokens)
+                    is_stopped = new_tokens[-1] in self.loaded.eos_ids
+                    text = new_tokens[:-1] if is_stopped else new_tokens
+                    parts.append("".join(decoder.push(token) for token in text))
+                    print(parts[-1], end="", flush=True)
         except KeyboardInterrupt:
+            if not parts:
+                raise
             is_stopped = True
         parts.append(decoder.finish())
         print(parts[-1], flush=True)

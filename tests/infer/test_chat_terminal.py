@@ -1,5 +1,7 @@
 """`llama-jax chat` as a user has it: a process of its own, fed through a pipe or a terminal."""
 
+import io
+import json
 import os
 import pty
 import select
@@ -12,6 +14,7 @@ import pytest
 
 from infer.chat_terminal import ChatTerminal, chat
 from infer.generate import Generator
+from infer.interrupts import Interrupts
 from infer.loaded_model import load_model
 from infer.sampling import GREEDY
 from llama_jax.chat import Message
@@ -19,10 +22,20 @@ from llama_jax.errors import InputError
 
 COMMAND = [sys.executable, "-m", "llama_jax", "chat"]
 # A background job of a shell ignores Ctrl-C, and so do its children: undone, as in a terminal.
-PROGRAM = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from llama_jax.__main__ import main; main()"
-)
+# A fifth of a second between the tokens that come together: an answer of many seconds.
+PROGRAM = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from infer.generate import Generator
+stream = Generator.stream
+def slow_stream(*args, **options):
+    for tokens in stream(*args, **options):
+        yield tokens
+        time.sleep(0.2)
+Generator.stream = slow_stream
+from llama_jax.__main__ import main
+main()
+"""
 
 
 def test_a_dialog_through_a_pipe(chat_checkpoint):
@@ -53,19 +66,48 @@ def test_a_dialog_through_a_pipe(chat_checkpoint):
 
 
 def test_a_full_context_is_said_and_not_truncated(chat_checkpoint, capsys, monkeypatch):
-    lines = iter(["x" * 300, "Hi"])
-
-    def read(_):
-        try:
-            return next(lines)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", read)
+    set_input(monkeypatch, b"x" * 300 + b"\nHi\n")
     chat(str(chat_checkpoint), max_new_tokens=3)
     out, err = capsys.readouterr()
     assert "the context is full: with this message the dialog has 30" in err
     assert "cut at --max-new-tokens" in err and out.endswith("\n")
+
+
+def set_input(monkeypatch, lines: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+
+
+def test_a_bad_line_does_not_end_the_dialog(chat_checkpoint, tmp_path, capsys, monkeypatch):
+    """Neither bytes that are not UTF-8 nor a message that the template refuses."""
+    for path in chat_checkpoint.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    template = json.loads((chat_checkpoint / "tokenizer_config.json").read_text())["chat_template"]
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    (tmp_path / "chat_template.jinja").write_text(refusing + template)
+    lines = b"Hi\ncaf\xe9\n/system x\nHi\n/system\nHi\n"
+    set_input(monkeypatch, lines)
+    chat(str(tmp_path), max_new_tokens=3, quiet=True)
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert "not UTF-8" in first and "no system" in second
+    set_input(monkeypatch, b"Hi\n")
+    chat(str(tmp_path), max_new_tokens=3, quiet=True)
+    assert out == 2 * capsys.readouterr().out
+
+
+def test_a_second_control_c_is_ignored():
+    """One while the first is dealt with, and one outside of any work."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts = Interrupts()
+    try:
+        with interrupts.installed():
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt), interrupts:
+                    signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_control_c_stops_the_answer_and_not_the_program(chat_checkpoint):
@@ -84,7 +126,7 @@ def test_control_c_stops_the_answer_and_not_the_program(chat_checkpoint):
         """Ctrl-C is pressed again after five seconds, as people do: Python loses one that comes
         between printing the prompt and waiting for the line."""
         nonlocal seen
-        deadline, next_press = time.monotonic() + 60, time.monotonic()
+        deadline, next_press = time.monotonic() + 180, time.monotonic()
         while text not in seen:
             assert time.monotonic() < deadline, seen
             if pressing_control_c and time.monotonic() >= next_press:
@@ -99,9 +141,14 @@ def test_control_c_stops_the_answer_and_not_the_program(chat_checkpoint):
         seen = b""
         os.write(master, b"Hi\n")
         read_until(b"Hi\r\n")
+        while seen.endswith(b"Hi\r\n"):  # until the answer has begun
+            assert select.select([master], [], [], 180)[0], "no answer"
+            seen += os.read(master, 4096)
         read_until(b"\r\n> ", pressing_control_c=True)
+        # An answer that was not stopped would end at the limit.
+        assert b"cut at" not in seen
         os.write(master, b"/exit\n")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=180) == 0
     finally:
         process.kill()
         process.wait()
