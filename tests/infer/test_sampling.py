@@ -19,6 +19,7 @@ from infer.sampling import (
 from llama_jax.errors import InputError
 
 VOCAB = 37
+_truncated = jax.jit(truncated_logits, static_argnames="mode")
 
 
 def random_logits(rows: int, vocab: int = VOCAB, seed: int = 0) -> np.ndarray:
@@ -39,7 +40,7 @@ def kept_by_numpy(logits: np.ndarray, parameters: SamplingParameters) -> np.ndar
 
 def kept_by_us(logits: np.ndarray, parameters: SamplingParameters) -> np.ndarray:
     rows, mode = stack_sampling([parameters])
-    return np.isfinite(np.asarray(truncated_logits(logits[None], rows, mode=mode)))[0]
+    return np.isfinite(np.asarray(_truncated(logits[None], rows, mode=mode)))[0]
 
 
 @settings(max_examples=60, deadline=None)
