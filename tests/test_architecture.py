@@ -13,13 +13,12 @@ OPEN = {"llama_jax.errors", "llama_jax.json_file"}
 ARROWS = {
     "llama_jax.config": set(),
     "llama_jax.costs": {"llama_jax.config"},
-    "llama_jax.kernels": {"llama_jax.config"},
+    "llama_jax.kernels": set(),
     "llama_jax.model": {"llama_jax.config", "llama_jax.kernels"},
     "llama_jax.tokenizers": set(),
     "llama_jax.chat": {"llama_jax.tokenizers"},
     "llama_jax.checkpoints": {
-        "llama_jax.config", "llama_jax.costs", "llama_jax.model", "llama_jax.tokenizers",
-        "llama_jax.chat",
+        "llama_jax.config", "llama_jax.model", "llama_jax.tokenizers", "llama_jax.chat",
     },
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model"},
     "llama_jax.__main__": set(),
