@@ -4,6 +4,7 @@ SmolLM2-135M-Instruct is a Llama in all but name, small enough for a laptop and 
 package (`smollm2.py`), so nothing here is a stand-in.
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -46,11 +47,12 @@ def quickstart(*, folder: Path = Path("quickstart"), wheel: Path | None = None) 
 
     print(f"\n4. export to the Hugging Face format: {huggingface}", flush=True)
     print(f"   {convert(orbax, huggingface, to='hf', overwrite=True, say=_say)}")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "llama-jax" else "llama-jax"
     print(
-        "\nNext:\n"
-        f"   llama-jax chat {orbax}\n"
-        f"   llama-jax compare {gguf} {huggingface}\n"
-        f'   python -c "import transformers as t; '
+        "\nNext (the last one needs: pip install torch transformers):\n"
+        f"   {program} chat {orbax}\n"
+        f"   {program} compare {gguf} {huggingface}\n"
+        f'   {sys.executable} -c "import transformers as t; '
         f"t.AutoModelForCausalLM.from_pretrained('{huggingface}')\""
     )
 

@@ -18,6 +18,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -65,11 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         sys.exit(_report(_describe(error)))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave("interrupted", 130)
+    except _Terminated:
+        _leave("terminated", 143)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, what a job scheduler sends; unwinds like Ctrl-C and leaves nothing half-written."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _leave(word: str, code: int) -> None:
+    """Ends the process at once: a compilation that XLA's threads are in the middle of would crash
+    an orderly exit."""
+    print(word, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminate)
     if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
         # Without a TPU, an installed libtpu is only a compiler and need not search for one.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

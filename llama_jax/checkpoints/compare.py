@@ -17,6 +17,7 @@ import tyro
 
 from llama_jax.checkpoints.dtypes import DtypeName, dtype_named
 from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.interface import TensorSource
 from llama_jax.checkpoints.load import load_checkpoint
 from llama_jax.config import ModelConfig
@@ -63,6 +64,7 @@ def compare(
 
     The second is empty if the vocabularies differ, because then no token means the same.
     """
+    a, b = resolve_source(str(a)), resolve_source(str(b))
     sources = [open_source(path) for path in (a, b)]
     configs = [source.config for source in sources]
     fields = [field.name for field in dataclasses.fields(ModelConfig)]

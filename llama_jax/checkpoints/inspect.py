@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.interface import Assets, TensorSource
 from llama_jax.errors import InputError
 
@@ -26,10 +27,11 @@ def inspect_command(
     Example: llama-jax inspect llama-8b --tensors
 
     Args:
-      path: a checkpoint folder or a .gguf file.
+      path: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
       tensors: list every tensor.
       json: print JSON.
     """
+    path = resolve_source(str(path))
     description = describe(open_source(path), path)
     if not tensors:
         del description["tensors"]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.checkpoints.dtypes import cast_tensor
+from llama_jax.checkpoints.dtypes import cast_tensor, dtype_named
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.interface import TensorSource
 from llama_jax.checkpoints.params_tree import leaf_paths, names_tree
@@ -37,6 +37,7 @@ def load_checkpoint(
 
     Raises `InputError` that names the file and what to change.
     """
+    wanted = None if dtype is None else dtype_named(_dtype_name(dtype))
     source = open_source(path)
     names = names_tree(source.config, stacked=stacked)
     if shardings is None:
@@ -47,9 +48,16 @@ def load_checkpoint(
         )
 
     def load(name: str, sharding: jax.sharding.Sharding) -> jax.Array:
-        return _load_leaf(source, name, dtype, sharding)
+        return _load_leaf(source, name, wanted, sharding)
 
     return source.config, jax.tree.map(load, names, shardings)
+
+
+def _dtype_name(dtype: Any) -> str:
+    try:
+        return jnp.dtype(dtype).name
+    except TypeError:
+        return str(dtype)
 
 
 def _load_leaf(source: TensorSource, ours: str, dtype, sharding) -> jax.Array:

@@ -129,7 +129,8 @@ class MetaSource:
                 if shard[name].shape != cut.foreign_shard_shape:
                     raise InputError(
                         f"{path}: {name} has shape {shard[name].shape}, but params.json and "
-                        f"{num_shards} shards need {cut.foreign_shard_shape}"
+                        f"{num_shards} shards need {cut.foreign_shard_shape}; is every "
+                        "consolidated.*.pth of the model here?"
                     )
                 if shard[name].dtype != self._shards[0][name].dtype:
                     raise InputError(f"{path}: {name} is not of the dtype that shard 0 has")

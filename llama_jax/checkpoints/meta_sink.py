@@ -91,8 +91,7 @@ class MetaSink:
         write_assets(self.path, self._assets)
         if "tokenizer.model" not in self._assets.files:
             _log.warning(
-                "%s: the source has no tokenizer.model, which Meta's code needs; the tokenizer "
-                "files that it has are copied",
-                self.path,
+                "note: the source has no tokenizer.model, which Meta's code needs; tokenizer files "
+                "of other formats are copied where there are any"
             )
         write_json(self.path / "params.json", self._params)

@@ -153,3 +153,10 @@ def test_unstacked_equals_stacked_then_unstacked(tmp_path):
     expected = unstack_blocks(params)
     assert jax.tree.structure(loaded) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "no such dtype", jnp.int8])
+def test_weights_are_never_cast_to_integers(tmp_path, dtype):
+    save_checkpoint(tmp_path / "model", TIED, random_params(TIED), format="orbax")
+    with pytest.raises(InputError, match="not one of float32, bfloat16, float16"):
+        load_checkpoint(tmp_path / "model", dtype=dtype)
