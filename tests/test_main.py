@@ -177,3 +177,26 @@ def test_compare_tells_by_its_code(checkpoints):
     other = run("compare", checkpoints / "a", checkpoints / "c")
     assert other.returncode == 1
     assert "not the same" in other.stdout
+
+
+@pytest.mark.parametrize(
+    "name, code, word", [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]
+)
+def test_signals_unwind_and_say_so(name, code, word):
+    script = f"""
+import os, signal, time
+from llama_jax import __main__, doctor
+def stopped():
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(60)
+    finally:
+        print("cleaned up")
+doctor.doctor = stopped
+__main__.main(["doctor"])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr.strip()) == (code, word)
+    assert result.stdout.strip() == "cleaned up"
