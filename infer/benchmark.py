@@ -88,7 +88,7 @@ def bench(
         config, sides = _sides(path, Path(folder) / "hf")
         measured = measure(config, sides, CASES, repetitions=repetitions, quiet=quiet)
     result = {
-        "command": " ".join(["llama-jax", *sys.argv[1:]]),
+        "command": f"llama-jax bench {what} {path.name} --repetitions {repetitions}",
         "model": path.name,
         "machine": _machine(),
         **_with_fractions(config, measured),
