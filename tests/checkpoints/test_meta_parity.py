@@ -123,9 +123,10 @@ def test_positions_make_the_comparison_sensitive_to_scaling(written):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Folders of a reference network in 2, 8 and 16 files of plain `torch.save`, and its logits."""
+    """Reference networks in files of plain `torch.save` and their logits: one in 1 file, and one in
+    2, 8 and 16."""
     root = tmp_path_factory.mktemp("reference")
-    for num_shards, kv_heads in (2, 8), (8, 8), (16, 16):
+    for num_shards, kv_heads in (1, 8), (2, 8), (8, 8), (16, 16):
         folder = root / str(num_shards)
         folder.mkdir()
         fields = params_from_config(CONFIG, stored_kv_heads=kv_heads)
@@ -137,13 +138,16 @@ def saved(tmp_path_factory):
         {"do": "split", "folder": eight, "into": sixteen, "times": 2, "kv_copies": 2},
     ]
     run_reference(root, jobs, 2)
+    whole = {"do": "write", "folder": root / "1", "logits": root / "logits1.npy"}
+    run_reference(root, [whole], 1)
     return root
 
 
-@pytest.mark.parametrize("num_shards", [2, 8, 16])
+@pytest.mark.parametrize("num_shards", [1, 2, 8, 16])
 def test_we_read_what_the_reference_saved(saved, num_shards):
     assert MetaSource(saved / str(num_shards)).config == CONFIG
-    assert_same_logits(our_logits(saved / str(num_shards)), np.load(saved / "logits.npy"))
+    expected = np.load(saved / ("logits1.npy" if num_shards == 1 else "logits.npy"))
+    assert_same_logits(our_logits(saved / str(num_shards)), expected)
 
 
 def test_published_entry_point_builds_a_tied_model(tmp_path, random_tensors, specs_of):
