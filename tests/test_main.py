@@ -126,8 +126,8 @@ def test_a_file_size_limit_is_one_line(checkpoints, tmp_path, to):
         ["bash", "-c", command], cwd=checkpoints, env=environment, capture_output=True, text=True
     )
     assert result.returncode == 2
-    # Threads of tensorstore may complain before; the last word is ours.
-    assert result.stderr.splitlines()[-1] == f"error: {tmp_path / 'x'}: File too large"
+    # Threads of tensorstore may complain before or after.
+    assert f"error: {tmp_path / 'x'}: File too large" in result.stderr.splitlines()
     assert not list(tmp_path.iterdir())
 
 
