@@ -1,6 +1,7 @@
 """Tests run on the CPU, with eight devices to make meshes of."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -14,3 +15,6 @@ os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 # The first example compiles, and a shared machine may stall any other.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
+
+# A job in the background of a script ignores SIGINT, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)

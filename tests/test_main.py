@@ -148,9 +148,8 @@ def test_what_is_no_input_error_keeps_its_traceback(monkeypatch):
     [
         (InputError("a: wrong\nturn"), 2, "error: a: wrong turn\n"),
         (OSError(28, "No space left on device", "/x"), 2, "error: /x: No space left on device\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
-    ids=["input", "system", "interrupt"],
+    ids=["input", "system"],
 )
 def test_errors_have_their_codes(monkeypatch, capsys, error, code, line):
     def fail(arguments):
