@@ -56,8 +56,8 @@ class MeshShape:
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the axes `MESH_AXES` over `devices` (all of the job's by default).
 
-    On TPUs an axis is laid on whole axes of the torus where it can be; several slices are told apart
-    by the devices' `slice_index`, and `data` must be a multiple of their number.
+    On TPUs an axis is laid on whole axes of the torus where it can be; several slices are told
+    apart by the devices' `slice_index`, and `data` must be a multiple of their number.
 
     Raises `InputError` if the devices do not divide so.
     """

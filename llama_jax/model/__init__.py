@@ -1,14 +1,24 @@
 """The network: Flax Linen modules inside, pure functions outside."""
 
 from llama_jax.model.decode import forward_cached, unstack_blocks
-from llama_jax.model.forward import Params, abstract_params, forward, init_params, logits
+from llama_jax.model.forward import (
+    Params,
+    abstract_params,
+    forward,
+    init_params,
+    logits,
+    output_head,
+)
 from llama_jax.model.kv_cache import KVCache, init_cache
 from llama_jax.model.operators import DECODE, PREFILL, REFERENCE, Operators
+from llama_jax.model.partition import logical_axes
+from llama_jax.model.remat import REMAT_POLICIES
 
 __all__ = [
     "DECODE",
     "PREFILL",
     "REFERENCE",
+    "REMAT_POLICIES",
     "KVCache",
     "Operators",
     "Params",
@@ -17,6 +27,8 @@ __all__ = [
     "forward_cached",
     "init_cache",
     "init_params",
+    "logical_axes",
     "logits",
+    "output_head",
     "unstack_blocks",
 ]

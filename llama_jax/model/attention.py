@@ -22,6 +22,7 @@ from llama_jax.model.constraint import constrain
 from llama_jax.model.kv_cache import LayerCache
 from llama_jax.model.operators import Operators
 from llama_jax.model.parameter import normal, residual_normal
+from llama_jax.model.remat import ATTENTION_PROJECTION, KEY, QUERY, VALUE, name_value
 from llama_jax.model.rope import apply_rope
 
 
@@ -59,14 +60,17 @@ class Attention(nn.Module):
         query = _heads_first(matmul(x, query_weight), ACTIVATION_HEADS)  # [B, N, T, H]
         key = _heads_first(matmul(x, key_weight), ACTIVATION_KV_HEADS)  # [B, K, T, H]
         value = _heads_first(matmul(x, value_weight), ACTIVATION_KV_HEADS)
-        query, key = apply_rope(query, *angles), apply_rope(key, *angles)
+        query = name_value(apply_rope(query, *angles), QUERY)
+        key = name_value(apply_rope(key, *angles), KEY)
+        value = name_value(value, VALUE)
         if cache is not None:
             cache = cache.extend(key, value)
             key, value = cache.keys, cache.values  # [B, K, S, H]
         output = self.operators.attention(query, key, value, mask, scale=H**-0.5)
         output = constrain(output, BATCH, ACTIVATION_HEADS, SEQUENCE, HEAD_DIM)
         output = output.swapaxes(1, 2)  # [B, T, N, H]
-        return matmul(output, output_weight, contracted=2), cache
+        projected = matmul(output, output_weight, contracted=2)
+        return name_value(projected, ATTENTION_PROJECTION), cache
 
 
 def _heads_first(x: jax.Array, heads: str) -> jax.Array:

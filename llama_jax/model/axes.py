@@ -15,6 +15,8 @@ FEED_FORWARD = "feed_forward"
 
 BATCH = "batch"
 SEQUENCE = "sequence"
+# Between blocks, where no two tokens meet, tokens may be split further than inside them.
+RESIDUAL_SEQUENCE = "residual_sequence"
 ACTIVATION_EMBED = "activation_embed"
 ACTIVATION_HEADS = "activation_heads"
 ACTIVATION_KV_HEADS = "activation_kv_heads"

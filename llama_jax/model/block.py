@@ -6,7 +6,7 @@ import jax
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.model.attention import Attention
-from llama_jax.model.axes import ACTIVATION_EMBED, BATCH, SEQUENCE
+from llama_jax.model.axes import ACTIVATION_EMBED, BATCH, RESIDUAL_SEQUENCE
 from llama_jax.model.constraint import constrain
 from llama_jax.model.feed_forward import FeedForward
 from llama_jax.model.kv_cache import LayerCache
@@ -33,8 +33,8 @@ class Block(nn.Module):
             attended, cache = Attention(config, self.operators, name="attention")(
                 normalised, angles, mask, cache
             )
-            x = x + attended
+            x = constrain(x + attended, BATCH, RESIDUAL_SEQUENCE, ACTIVATION_EMBED)
         with jax.named_scope("feed_forward"):
             normalised = RMSNorm(config.norm_eps, name="feed_forward_norm")(x)
             x = x + FeedForward(config, self.operators, name="feed_forward")(normalised)
-        return constrain(x, BATCH, SEQUENCE, ACTIVATION_EMBED), cache
+        return constrain(x, BATCH, RESIDUAL_SEQUENCE, ACTIVATION_EMBED), cache

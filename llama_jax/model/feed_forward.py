@@ -8,6 +8,7 @@ from llama_jax.model.axes import ACTIVATION_FEED_FORWARD, BATCH, EMBED, FEED_FOR
 from llama_jax.model.constraint import constrain
 from llama_jax.model.operators import Operators
 from llama_jax.model.parameter import normal, residual_normal
+from llama_jax.model.remat import GATE, UP, name_value
 
 
 class FeedForward(nn.Module):
@@ -19,9 +20,11 @@ class FeedForward(nn.Module):
         """`[B, T, D]` -> `[B, T, D]`."""
         config, matmul = self.config, self.operators.matmul
         D, F = config.model_dim, config.feed_forward_dim
-        gate = self.param("gate", normal(FEED_FORWARD, EMBED), (F, D))
-        up = self.param("up", normal(FEED_FORWARD, EMBED), (F, D))
-        down = self.param("down", residual_normal(config, EMBED, FEED_FORWARD), (D, F))
-        hidden = jax.nn.silu(matmul(x, gate)) * matmul(x, up)
+        gate_weight = self.param("gate", normal(FEED_FORWARD, EMBED), (F, D))
+        up_weight = self.param("up", normal(FEED_FORWARD, EMBED), (F, D))
+        down_weight = self.param("down", residual_normal(config, EMBED, FEED_FORWARD), (D, F))
+        gate = name_value(matmul(x, gate_weight), GATE)
+        up = name_value(matmul(x, up_weight), UP)
+        hidden = jax.nn.silu(gate) * up
         hidden = constrain(hidden, BATCH, SEQUENCE, ACTIVATION_FEED_FORWARD)
-        return matmul(hidden, down)
+        return matmul(hidden, down_weight)

@@ -4,8 +4,8 @@
     hidden = forward(params, tokens, config=config)
     scores = logits(params, hidden, config=config)
 
-The dtype of the parameters is the dtype of the computation; norms, RoPE, softmax and logits are
-float32 inside either way.
+The dtype of the parameters is the dtype of the computation, unless `forward` is told otherwise;
+norms, RoPE, softmax and logits are float32 inside either way.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ from llama_jax.config import DynamicNtkScaling, ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.kernels.attention.mask import causal_mask, packed_mask
 from llama_jax.model.operators import REFERENCE, Operators
+from llama_jax.model.remat import REMAT_POLICIES
 from llama_jax.model.rope import rope_angles
 from llama_jax.model.transformer import Transformer
 
@@ -26,7 +27,7 @@ Params = dict[str, Any]
 
 def init_params(config: ModelConfig, key: jax.Array, *, dtype: jnp.dtype = jnp.float32) -> Params:
     """Random parameters; layers are stacked on the first dimension of each leaf of `blocks`."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), nn.unbox(_init(config, key)))
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), nn.unbox(init_boxed(config, key)))
 
 
 def abstract_params(config: ModelConfig, *, dtype: jnp.dtype = jnp.float32) -> Params:
@@ -42,6 +43,8 @@ def forward(
     operators: Operators = REFERENCE,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    dtype: jnp.dtype | None = None,
+    remat: str = "none",
 ) -> jax.Array:
     """Hidden states after the final norm.
 
@@ -51,12 +54,18 @@ def forward(
       positions: int `[B, T]`; by default they count from 0 in each row, or in each document.
       segment_ids: int `[B, T]`; runs of equal ids are documents that do not see each other.
 
+      dtype: of the activations, by default that of the embedding. Weights of another dtype are
+        cast where they are used, and their gradients keep the weights' own dtype.
+      remat: what the backward pass keeps, one of `REMAT_POLICIES`.
+
     Returns:
-      `[B, T, D]` in the dtype of `params`.
+      `[B, T, D]` in `dtype`.
 
     Raises:
-      InputError: packed documents with `DynamicNtkScaling`.
+      InputError: packed documents with `DynamicNtkScaling`, or an unknown `remat`.
     """
+    if remat not in REMAT_POLICIES:
+        raise InputError(f"remat {remat!r} is not one of {', '.join(REMAT_POLICIES)}")
     if segment_ids is not None and isinstance(config.rope_scaling, DynamicNtkScaling):
         raise InputError(
             "dynamic NTK scaling depends on the length of a row, so packed documents would change "
@@ -67,16 +76,25 @@ def forward(
     if positions is None:
         positions = jnp.arange(T, dtype=jnp.int32) - mask.key_start
     angles = rope_angles(positions, config)
-    return Transformer(config, operators).apply({"params": params}, tokens, angles, mask)
+    transformer = Transformer(config, operators, dtype, remat)
+    return transformer.apply({"params": params}, tokens, angles, mask)
 
 
 def logits(params: Params, hidden: jax.Array, *, config: ModelConfig) -> jax.Array:
     """float32 `[..., V]` scores of the next token from hidden states `[..., D]`."""
-    head = params["embedding"] if config.tied_embeddings else params["head"]
-    return jnp.einsum("...D,VD->...V", hidden, head, preferred_element_type=jnp.float32)
+    head = output_head(params, config=config)
+    return jnp.einsum(
+        "...D,VD->...V", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )
 
 
-def _init(config: ModelConfig, key: jax.Array) -> Params:
+def output_head(params: Params, *, config: ModelConfig) -> jax.Array:
+    """The head `[V, D]`: the embedding where the two are tied."""
+    return params["embedding"] if config.tied_embeddings else params["head"]
+
+
+def init_boxed(config: ModelConfig, key: jax.Array) -> Params:
+    """float32 parameters that carry their logical axis names."""
     tokens = jnp.zeros((1, 1), jnp.int32)
     angles, mask = rope_angles(tokens, config), causal_mask(1, 1)
     return Transformer(config, REFERENCE).init(key, tokens, angles, mask)["params"]

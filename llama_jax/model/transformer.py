@@ -6,36 +6,52 @@ last-token logits each want it applied to something else.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.mask import IntervalMask
-from llama_jax.model.axes import ACTIVATION_EMBED, BATCH, EMBED, LAYERS, SEQUENCE, VOCAB
+from llama_jax.model.axes import (
+    ACTIVATION_EMBED,
+    BATCH,
+    EMBED,
+    LAYERS,
+    RESIDUAL_SEQUENCE,
+    VOCAB,
+)
 from llama_jax.model.block import Block
 from llama_jax.model.constraint import constrain
 from llama_jax.model.operators import Operators
 from llama_jax.model.parameter import normal
+from llama_jax.model.remat import checkpoint_policy
 from llama_jax.model.rms_norm import RMSNorm
 
 
 class Transformer(nn.Module):
     config: ModelConfig
     operators: Operators
+    dtype: jnp.dtype | None = None
+    remat: str = "none"
 
     @nn.compact
     def __call__(
         self, tokens: jax.Array, angles: tuple[jax.Array, jax.Array], mask: IntervalMask
     ) -> jax.Array:
-        """int `[B, T]` -> `[B, T, D]` in the dtype of the parameters."""
+        """int `[B, T]` -> `[B, T, D]` in `dtype`, by default that of the embedding."""
         config = self.config
         vocabulary = (config.vocab_size, config.model_dim)
         embedding = self.param("embedding", normal(VOCAB, EMBED), vocabulary)
         if not config.tied_embeddings:
             self.param("head", normal(VOCAB, EMBED), vocabulary)
 
-        x = embedding[tokens]
-        x = constrain(x, BATCH, SEQUENCE, ACTIVATION_EMBED)
+        # Cast after the look-up: the gradient of a frequent token is a sum of thousands.
+        x = embedding[tokens].astype(self.dtype or embedding.dtype)
+        x = constrain(x, BATCH, RESIDUAL_SEQUENCE, ACTIVATION_EMBED)
+        block = Block
+        if self.remat != "none":
+            # A scan merges nothing of its backward pass with the forward one.
+            block = nn.remat(Block, policy=checkpoint_policy(self.remat), prevent_cse=False)
         scanned = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

@@ -1,0 +1,3 @@
+"""The name under which attention's results can be kept for the backward pass (`model/remat.py`)."""
+
+ATTENTION = "attention"

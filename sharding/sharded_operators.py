@@ -1,0 +1,50 @@
+"""Operators of one device as operators of a mesh, by `shard_map`.
+
+The compiler partitions plain products by itself. Attention is wrapped: a device has whole rows and
+whole heads, so it can run any kernel on them, and a loop whose length depends on the mask is its
+own affair.
+"""
+
+import dataclasses
+
+import jax
+from jax.sharding import Mesh
+
+from llama_jax.errors import InputError
+from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.model import Operators
+from llama_jax.model.axes import ACTIVATION_HEADS, ACTIVATION_KV_HEADS, BATCH, HEAD_DIM, SEQUENCE
+from sharding.mesh import CONTEXT, STAGE
+from sharding.rules import TRAINING, Rules, mesh_spec
+
+
+def shard_operators(operators: Operators, mesh: Mesh, rules: Rules = TRAINING) -> Operators:
+    """`operators` for arrays that lie on `mesh` as `rules` say.
+
+    Raises `InputError` for a mesh that splits tokens or layers, which no operator here can do.
+    """
+    for axis in (CONTEXT, STAGE):
+        if mesh.shape[axis] > 1:
+            raise InputError(
+                f"mesh: {axis} {mesh.shape[axis]} is not supported in training yet; make it 1"
+            )
+    queries = mesh_spec((BATCH, ACTIVATION_HEADS, SEQUENCE, HEAD_DIM), rules)
+    keys = mesh_spec((BATCH, ACTIVATION_KV_HEADS, SEQUENCE, HEAD_DIM), rules)
+    intervals = mesh_spec((BATCH, SEQUENCE), rules)
+
+    def attention(query, key, value, mask: IntervalMask, *, scale: float) -> jax.Array:
+        def local(query, key, value, key_start, key_end):
+            mask = IntervalMask(key_start, key_end)
+            return operators.attention(query, key, value, mask, scale=scale)
+
+        sharded = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(queries, keys, keys, intervals, intervals),
+            out_specs=queries,
+            # The check cannot see through custom gradients and kernels.
+            check_vma=False,
+        )
+        return sharded(query, key, value, mask.key_start, mask.key_end)
+
+    return dataclasses.replace(operators, attention=attention)

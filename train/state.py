@@ -1,0 +1,77 @@
+"""Everything that a step changes: parameters, moments and a few counters, as one pytree."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from llama_jax.config import ModelConfig
+from llama_jax.model import Params, abstract_params
+from sharding.placement import param_shardings, replicated
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state between two steps.
+
+    Attributes:
+      step: int32, steps tried since the run began, skipped ones included.
+      params: the model.
+      optimizer_state: optax's.
+      norm_average: float32, running mean of the gradient norms of accepted steps; 0 before any.
+      skipped: int32, steps that changed nothing.
+      skipped_in_a_row: int32, how many of them were the last.
+    """
+
+    step: jax.Array
+    params: Params
+    optimizer_state: Any
+    norm_average: jax.Array
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero,
+        params=params,
+        optimizer_state=optimizer.init(params),
+        norm_average=jnp.zeros((), jnp.float32),
+        skipped=zero,
+        skipped_in_a_row=zero,
+    )
+
+
+def abstract_state(
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    dtype: jnp.dtype,
+) -> TrainState:
+    """`jax.ShapeDtypeStruct`s with shardings: moments lie as their parameters do, scalars
+    everywhere. Nothing is allocated."""
+    params = abstract_params(config, dtype=dtype)
+    state = jax.eval_shape(lambda params: new_state(params, optimizer), params)
+    shardings = param_shardings(config, mesh)
+    everywhere = replicated(mesh)
+    optimizer_shardings = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        state.optimizer_state,
+        shardings,
+        transform_non_params=lambda _: everywhere,
+    )
+    rest = dict.fromkeys(("step", "norm_average", "skipped", "skipped_in_a_row"), everywhere)
+    placed = TrainState(params=shardings, optimizer_state=optimizer_shardings, **rest)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        placed,
+    )
