@@ -12,7 +12,6 @@ OCDBT off and one chunk a tensor, a leaf is a plain file of its values.
 import errno
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.checkpoints.asset_files import write_assets
+from llama_jax.checkpoints.disk_errors import as_os_error
 from llama_jax.checkpoints.interface import Assets, TensorSpec
 from llama_jax.checkpoints.orbax_layout import DESCRIPTION_FILE, FORMAT_VERSION, WEIGHTS_FOLDER
 from llama_jax.checkpoints.planned_tensors import PlannedTensors
@@ -113,10 +113,9 @@ class OrbaxSink:
         try:
             saving.result()
         except ValueError as error:
-            code = re.search(r"\[os_error_code='(\d+)'\]", str(error))
-            if code is None:
+            if (system_error := as_os_error(error)) is None:
                 raise
-            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+            raise system_error from error
         finally:
             _log.setLevel(self._log_level)
 
