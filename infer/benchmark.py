@@ -58,8 +58,7 @@ CASES = (
 )
 
 
-def bench(
-    what: tyro.conf.Positional[Literal["infer"]],
+def bench_infer(
     model: tyro.conf.Positional[str],
     *,
     output: Path | None = None,
@@ -71,7 +70,6 @@ def bench(
     Example: llama-jax bench infer SmolLM2-135M-Instruct.Q4_1.gguf --output result.json
 
     Args:
-      what: what to measure.
       model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
       output: JSON file for all numbers.
       repetitions: of each measurement, the sides alternating.
@@ -88,7 +86,7 @@ def bench(
         config, sides = _sides(path, Path(folder) / "hf")
         measured = measure(config, sides, CASES, repetitions=repetitions, quiet=quiet)
     result = {
-        "command": f"llama-jax bench {what} {path.name} --repetitions {repetitions}",
+        "command": f"llama-jax bench infer {path.name} --repetitions {repetitions}",
         "model": path.name,
         "machine": _machine(),
         **_with_fractions(config, measured),
@@ -165,8 +163,8 @@ def _sides(path: Path, folder: Path) -> "tuple[ModelConfig, list[Side]]":
 
 def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> dict[str, Any]:
     """The rows with their fraction of the machine's peak, and the ratio of bests per case."""
-    from infer.machine_roofline import matmul_rate, read_bandwidth
     from llama_jax.costs import forward_flops_per_token, kv_bytes_per_token, weight_bytes
+    from llama_jax.machine_roofline import matmul_rate, read_bandwidth
 
     peak_bytes = read_bandwidth()
     peak_flops = {dtype: matmul_rate(dtype) for dtype in _DTYPES}

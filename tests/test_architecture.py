@@ -20,6 +20,8 @@ ARROWS = {
     "llama_jax.checkpoints": {
         "llama_jax.config", "llama_jax.model", "llama_jax.tokenizers", "llama_jax.chat",
     },
+    "llama_jax.accelerators": set(),
+    "llama_jax.machine_roofline": set(),
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model"},
     "llama_jax.__main__": set(),
     "llama_jax.__init__": set(),

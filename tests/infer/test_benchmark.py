@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 import infer.benchmark
-import infer.machine_roofline
-from infer.benchmark import Case, bench
+import llama_jax.machine_roofline
+from infer.benchmark import Case, bench_infer
 from llama_jax.__main__ import main
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(infer.machine_roofline, "_SECONDS", 0.01)
-    monkeypatch.setattr(infer.machine_roofline, "_READ_BYTES", 1 << 20)
-    monkeypatch.setattr(infer.machine_roofline, "_MATMUL_SIZE", 64)
+    monkeypatch.setattr(llama_jax.machine_roofline, "_SECONDS", 0.01)
+    monkeypatch.setattr(llama_jax.machine_roofline, "_READ_BYTES", 1 << 20)
+    monkeypatch.setattr(llama_jax.machine_roofline, "_MATMUL_SIZE", 64)
     cases = (Case("prefill", 2, 16, 0), Case("decode", 2, 8, 4))
     monkeypatch.setattr(infer.benchmark, "CASES", cases)
     monkeypatch.setattr(infer.benchmark, "_DTYPES", ("float32",))
@@ -24,7 +24,7 @@ def quick(monkeypatch):
 def test_report(base_checkpoint, tmp_path, quick, capsys):
     pytest.importorskip("transformers")
     output = tmp_path / "result.json"
-    bench("infer", str(base_checkpoint), output=output, repetitions=2)
+    bench_infer(str(base_checkpoint), output=output, repetitions=2)
     result = json.loads(output.read_text())
     assert len(result["rows"]) == 2 * 3 and set(result["ratio_of_bests"]) == {
         "prefill 2x16",
