@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from llama_jax import __version__
 from llama_jax.errors import InputError
 
-# Command -> ("module:function", what it does in one line).
+# Command, of one word or two -> ("module:function", what it does in one line).
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": (
         "infer.quickstart:quickstart",
@@ -48,7 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "continue one or many prompts in a batch",
     ),
     "chat": ("infer.chat_terminal:chat", "talk to a model in the terminal"),
-    "bench": ("infer.benchmark:bench", "tokens per second, measured against named peers"),
+    "bench infer": (
+        "infer.benchmark:bench_infer",
+        "tokens per second of generation, against named peers",
+    ),
     "doctor": ("llama_jax.doctor:doctor", "devices and versions on this machine"),
 }
 
@@ -99,14 +102,28 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("--version", "-V"):
         print(f"llama-jax {__version__}")
         return 0
-    command = arguments[0]
-    if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(COMMANDS)}"
-        raise InputError(f"no command {command!r}; {hint}")
+    group = [command for command in COMMANDS if command.startswith(f"{arguments[0]} ")]
+    if group and arguments[1:] in ([], ["-h"], ["--help"]):
+        print(_overview(group))
+        return 0 if arguments[1:] else 2
+    command, rest = _split(arguments, group)
     module, function = COMMANDS[command][0].split(":")
-    call = _parse(getattr(importlib.import_module(module), function), command, arguments[1:])
+    call = _parse(getattr(importlib.import_module(module), function), command, rest)
     return call() or 0
+
+
+def _split(arguments: list[str], group: list[str]) -> tuple[str, list[str]]:
+    """The command and its arguments; `group` are the commands of two words that begin so."""
+    num_words = 2 if group else 1
+    command = " ".join(arguments[:num_words])
+    if command not in COMMANDS:
+        names = {name.split()[-1]: name for name in group} or {name: name for name in COMMANDS}
+        near = difflib.get_close_matches(arguments[num_words - 1], names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(names[name] for name in near)}?"
+        if not near:
+            hint = f"one of: {', '.join(names.values())}"
+        raise InputError(f"no command {command!r}; {hint}")
+    return command, arguments[num_words:]
 
 
 def _parse(function: Callable, command: str, arguments: list[str]) -> Callable[[], int | None]:
@@ -153,10 +170,12 @@ def _report(message: str) -> int:
     return 2
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
+def _overview(commands: Sequence[str] = ()) -> str:
+    """What `commands`, all by default, do."""
+    names = commands or list(COMMANDS)
+    width = max(map(len, names))
     columns = shutil.get_terminal_size().columns
-    lines = [f"  {name:<{width}}  {summary}"[:columns] for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {COMMANDS[name][1]}"[:columns] for name in names]
     return "\n".join(
         [
             "usage: llama-jax COMMAND ...",

@@ -90,10 +90,34 @@ def test_command_help_shows_the_example():
     assert "--dtype" in result.stdout
 
 
+def test_half_a_command_shows_its_other_halves():
+    for arguments, code in ((["bench", "--help"], 0), (["bench"], 2)):
+        result = run(*arguments)
+        assert result.returncode == code and result.stderr == ""
+        assert "\n  bench infer " in result.stdout and "convert" not in result.stdout
+
+
+def test_no_command_is_the_first_word_of_another():
+    first = {command.split()[0] for command in front_door.COMMANDS if " " in command}
+    assert not first & front_door.COMMANDS.keys()
+
+
+def test_two_words_reach_their_function():
+    result = run("bench", "infer", "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("usage: llama-jax bench infer ")
+
+
 # Arguments, and what the line says. {} is a folder with checkpoints a and b.
 MISTAKES = {
     "unknown command": (["convrt"], "no command 'convrt'; did you mean convert?"),
     "far command": (["xyzzy"], "one of: quickstart, convert"),
+    "half a command": (["bench", "inferr"], "no command 'bench inferr'; did you mean bench infer?"),
+    "far half": (["bench", "xyzzy"], "no command 'bench xyzzy'; one of: bench infer"),
+    "option for half a command": (
+        ["bench", "--quiet"],
+        "no command 'bench --quiet'; one of: bench",
+    ),
     "missing argument": (["convert", "x"], "--to"),
     "bad choice": (["convert", "x", "y", "--to", "onnx"], "'onnx'"),
     "misspelt option": (["convert", "x", "y", "--to", "hf", "--dtyp", "z"], "--dtype"),
