@@ -12,6 +12,7 @@ from llama_jax.checkpoints.training_layout import (
     FORMAT_VERSION,
     PARAMS,
     TRAINING_FILE,
+    read_description,
 )
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
@@ -68,18 +69,11 @@ def read_progress(folder: Path, state: Any, model_config: ModelConfig | None) ->
     Raises `InputError` if the checkpoint is damaged, or not of this model and optimiser; it says
     what differs.
     """
-    file = folder / DESCRIPTION_ITEM / TRAINING_FILE
-    fields = read_json(file)
-    if fields.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{file}: format_version {fields.get('format_version')!r} is not {FORMAT_VERSION}, the "
-            "one known here; use the llama-jax that wrote it"
-        )
+    saved_config, fields = read_description(folder)
     try:
-        saved_config = ModelConfig.from_dict(fields.get("config") or {})
         progress = Progress.from_dict(fields.get("progress"))
-    except ValueError as error:  # an InputError is one
-        raise InputError(f"{file}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{folder / DESCRIPTION_ITEM / TRAINING_FILE}: {error}") from error
     if model_config is not None:
         _check_config(folder, saved_config, model_config)
     _check_leaves(folder, fields.get("leaves"), _describe_leaves(state))

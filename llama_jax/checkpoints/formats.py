@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_jax.checkpoints.interface import TensorSource
 from llama_jax.checkpoints.orbax_layout import DESCRIPTION_FILE, WEIGHTS_FOLDER
+from llama_jax.checkpoints.training_checkpoint import is_training_checkpoint
 from llama_jax.errors import InputError
 
 # The names of the command line (`--to`), and the classes behind them.
@@ -16,6 +17,7 @@ SOURCES = {
     "orbax": "llama_jax.checkpoints.orbax:OrbaxSource",
     "hf": "llama_jax.checkpoints.huggingface:HuggingFaceSource",
     "meta": "llama_jax.checkpoints.meta:MetaSource",
+    "training": "llama_jax.checkpoints.training_checkpoint:TrainingSource",
     "gguf": "llama_jax.checkpoints.gguf:GgufSource",
 }
 SINKS = {
@@ -24,8 +26,8 @@ SINKS = {
     "meta": "llama_jax.checkpoints.meta_sink:MetaSink",
 }
 _LOOKED_FOR = (
-    f"{DESCRIPTION_FILE} (ours, Orbax), config.json (Hugging Face), params.json and "
-    "consolidated.*.pth (Meta), a .gguf file"
+    f"{DESCRIPTION_FILE} (ours, Orbax), checkpoints/ with one that is whole (a training run), "
+    "config.json (Hugging Face), params.json and consolidated.*.pth (Meta), a .gguf file"
 )
 
 
@@ -59,6 +61,8 @@ def detect_format(path: Path) -> str:
         raise InputError(f"{path}: no such file or folder")
     if any(path.glob(f"{WEIGHTS_FOLDER}.partial_save")) or (path / DESCRIPTION_FILE).exists():
         return "orbax"
+    if is_training_checkpoint(path):
+        return "training"
     huggingface = (path / "config.json").exists()
     meta = (path / "params.json").exists() or any(path.glob("consolidated.*.pth"))
     if huggingface and meta:

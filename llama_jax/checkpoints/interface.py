@@ -47,7 +47,7 @@ class TensorSource(Protocol):
     to change. It reads no weights but those whose values decide the config (a tied head, say).
 
     Attributes:
-      format: its name on the command line: `hf`, `meta`, `orbax` or `gguf`.
+      format: its name on the command line: a key of `formats.SOURCES`.
       path: the folder, or the .gguf file.
       config, assets: the model, and what travels with it.
       tensors: our name -> shape and dtype as stored.

@@ -13,10 +13,11 @@ stacked, `[L, ...]`, and a chunk of the file never spans two of them, so that on
 """
 
 from pathlib import Path
+from typing import Any
 
-from llama_jax.checkpoints.orbax_layout import WEIGHTS_FOLDER
-
-__all__ = ["WEIGHTS_FOLDER"]
+from llama_jax.config import ModelConfig
+from llama_jax.errors import InputError
+from llama_jax.json_file import read_json
 
 CHECKPOINTS_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
@@ -26,6 +27,8 @@ TRAINING_FILE = "training.json"
 FORMAT_VERSION = 1
 STEP_DIGITS = 6
 PARAMS = "params"
+FINAL_WEIGHTS_FOLDER = "weights"
+TEMPORARY_MARK = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
 
 
 def step_folder(run_folder: Path, step: int) -> Path:
@@ -44,3 +47,24 @@ def saved_steps(run_folder: Path) -> list[int]:
         for name in names
         if name.isascii() and name.isdigit() and step_folder(run_folder, int(name)).name == name
     )
+
+
+def read_description(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model of the checkpoint `folder`, and all that its JSON says.
+
+    Raises `InputError` if it is missing, damaged or of another version.
+    """
+    file = folder / DESCRIPTION_ITEM / TRAINING_FILE
+    fields = read_json(file)
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{file}: format_version {fields.get('format_version')!r} is not {FORMAT_VERSION}, the "
+            "one known here; use the llama-jax that wrote it"
+        )
+    config = fields.get("config")
+    if not isinstance(config, dict):
+        raise InputError(f"{file}: config is missing; take another checkpoint")
+    try:
+        return ModelConfig.from_dict(config), fields
+    except ValueError as error:  # an InputError is one
+        raise InputError(f"{file}: {error}") from error
