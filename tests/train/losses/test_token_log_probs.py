@@ -129,8 +129,8 @@ def test_bfloat16_hidden_with_a_float32_head():
     # Products of bfloat16 numbers are exact in float32; only the sums of 64 are rounded.
     np.testing.assert_allclose(log_probs, expected[0], atol=1e-5)
     np.testing.assert_allclose(log_normalisers, expected[1], atol=1e-5)
-    # The gradient of each logit is rounded to bfloat16 (half a step is at most 2^-8 of it) before the
-    # products, and the gradient of hidden once more after them; the rest is float32.
+    # The gradient of each logit is rounded to bfloat16 (by at most 2^-8 of it) before the products,
+    # and the gradient of hidden once more after them; the rest is float32.
     of_logits = oracle.logits_gradient(hidden, rounded, targets, *outer)
     of_hidden, of_head = oracle.gradients(hidden, rounded, targets, *outer)
     limit = 2**-8 * (np.abs(of_logits) @ np.abs(rounded) + np.abs(of_hidden)) + 1e-5
