@@ -1,0 +1,42 @@
+"""Small prepared folders, written without a tokenizer."""
+
+import numpy as np
+import pytest
+
+from train.config import Source
+from train.data.mixture import Mixture
+from train.data.shard_writer import write_rows
+
+VOCAB_SIZE = 1000
+HASH = "a" * 64
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(name, documents, **options) -> the folder."""
+
+    def write(name, documents, *, row_length=8, tokenizer_sha256=HASH, **options):
+        write_rows(
+            tmp_path / name,
+            documents,
+            row_length=row_length,
+            vocab_size=VOCAB_SIZE,
+            tokenizer_sha256=tokenizer_sha256,
+            **options,
+        )
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def mixture(write):
+    """Two sources: 20 rows of tokens below 200, 7 rows of tokens from 500 on; shares 3 to 1."""
+    rng = np.random.default_rng(0)
+    low = [rng.integers(1, 200, length) for length in (50, 1, 60, 50)]
+    high = [rng.integers(500, 999, 55)]
+    sources = (
+        Source("low", str(write("low", low, rows_per_shard=6)), 0.75),
+        Source("high", str(write("high", high)), 0.25),
+    )
+    return Mixture(sources, row_length=8, seed=5, tokenizer_sha256=HASH)
