@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "llama_jax.checkpoints.compare:compare_command",
         "whether two checkpoints compute the same",
     ),
+    "average": (
+        "train.averaging:average_command",
+        "the mean of several checkpoints of one model",
+    ),
     "generate": (
         "infer.generate_command:generate",
         "continue one or many prompts in a batch",

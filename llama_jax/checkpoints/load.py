@@ -37,20 +37,32 @@ def load_checkpoint(
 
     Raises `InputError` that names the file and what to change.
     """
-    wanted = None if dtype is None else dtype_named(_dtype_name(dtype))
     source = open_source(path)
+    return source.config, load_params(source, dtype=dtype, shardings=shardings, stacked=stacked)
+
+
+def load_params(
+    source: TensorSource,
+    *,
+    dtype: Any = None,
+    shardings: Params | None = None,
+    stacked: bool = True,
+) -> Params:
+    """The parameters of an opened checkpoint; see `load_checkpoint`."""
+    wanted = None if dtype is None else dtype_named(_dtype_name(dtype))
     names = names_tree(source.config, stacked=stacked)
     if shardings is None:
         shardings = jax.tree.map(lambda name: _default_sharding(), names)
     if wrong := leaf_paths(names) ^ leaf_paths(shardings):
         raise InputError(
-            f"{path}: shardings do not have the leaves of its params: {', '.join(sorted(wrong))}"
+            f"{source.path}: shardings do not have the leaves of its params: "
+            f"{', '.join(sorted(wrong))}"
         )
 
     def load(name: str, sharding: jax.sharding.Sharding) -> jax.Array:
         return _load_leaf(source, name, wanted, sharding)
 
-    return source.config, jax.tree.map(load, names, shardings)
+    return jax.tree.map(load, names, shardings)
 
 
 def _dtype_name(dtype: Any) -> str:
