@@ -110,6 +110,26 @@ class HuggingFaceTokenizer:
             ids = [token_id for token_id in ids if token_id not in self._special_ids]
         return self._plain.decode(list(ids), skip_special_tokens=False)
 
+    def definition(self) -> dict[str, Any]:
+        """What decides the ids, out of `tokenizer.json`. A library that writes the file again adds
+        to `model` and to `added_tokens` switches that are off, and writes each merge as a list of
+        two where it was a text with a space."""
+        fields = parse_json(self._definition.encode(), f"{self._place}/tokenizer.json")
+        model = {key: value for key, value in fields["model"].items() if value not in (None, False)}
+        if "merges" in model:
+            model["merges"] = [
+                merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]
+            ]
+        return {
+            "model": model,
+            "normalizer": fields.get("normalizer"),
+            "pre_tokenizer": fields.get("pre_tokenizer"),
+            "added_tokens": [
+                {key: value for key, value in token.items() if value is not False}
+                for token in fields.get("added_tokens", [])
+            ],
+        }
+
     @cached_property
     def _special_aware(self) -> Any:
         """A second copy, which turns special tokens into ids. The switch is a property of the

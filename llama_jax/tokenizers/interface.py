@@ -1,7 +1,7 @@
 """What every tokenizer can do, whatever file it came from."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
@@ -26,4 +26,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def definition(self) -> Mapping[str, Any]:
+        """All that decides the ids of a text, as a JSON object: what `tokenizer_hash` hashes. It
+        says nothing of where the files lie, of comments in them, nor of how ids become text."""
         ...

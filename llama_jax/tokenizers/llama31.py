@@ -82,7 +82,7 @@ class Llama31Tokenizer:
         import tiktoken
 
         path = Path(path)
-        ranks = read_rank_file(path)
+        self._ranks = ranks = read_rank_file(path)
         if len(ranks) != NUM_RANKS:
             raise InputError(
                 f"{path}: holds {len(ranks)} ranks, Llama 3's holds {NUM_RANKS}; give Llama 3's "
@@ -118,6 +118,10 @@ class Llama31Tokenizer:
         if skip_special:
             ids = [token_id for token_id in ids if token_id < NUM_RANKS]
         return self._encoding.decode(list(ids), errors="replace")
+
+    def definition(self) -> dict[str, object]:
+        """The tokens' bytes in hexadecimal, by rank. All else is the same for every file."""
+        return {"ranks": [token.hex() for token in self._ranks], "pattern": SPLIT_PATTERN}
 
 
 def _cut_for_tiktoken(text: str) -> Iterator[str]:

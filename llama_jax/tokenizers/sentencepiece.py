@@ -84,3 +84,23 @@ class SentencePieceTokenizer:
             else:
                 text += self._model.decode(list(run))
         return text
+
+    def definition(self) -> dict[str, object]:
+        """Pieces, scores, kinds, and how text is normalised; not the trainer's notes, which name
+        the files that it read."""
+        from sentencepiece import sentencepiece_model_pb2 as protobuf
+
+        model = protobuf.ModelProto.FromString(self._model.serialized_model_proto())
+        normalizer = model.normalizer_spec
+        return {
+            "pieces": [[piece.piece, piece.score, piece.type] for piece in model.pieces],
+            "model_type": model.trainer_spec.model_type,
+            "byte_fallback": model.trainer_spec.byte_fallback,
+            "treat_whitespace_as_suffix": model.trainer_spec.treat_whitespace_as_suffix,
+            "characters": normalizer.precompiled_charsmap.hex(),
+            "normalizer": [
+                normalizer.add_dummy_prefix,
+                normalizer.remove_extra_whitespaces,
+                normalizer.escape_whitespaces,
+            ],
+        }
