@@ -8,21 +8,18 @@ Whatever the user can put right ends as one line on stderr and exit code 2; anyt
 mistake and keeps its traceback.
 """
 
-import contextlib
 import difflib
 import functools
 import glob
 import importlib
-import inspect
-import io
 import os
-import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from llama_jax import __version__
+from llama_jax.command_line import bind_arguments, parses_itself
 from llama_jax.errors import InputError
 
 # Command, of one word or two -> ("module:function", what it does in one line).
@@ -112,8 +109,14 @@ def _run(arguments: list[str]) -> int:
         return 0 if arguments[1:] else 2
     command, rest = _split(arguments, group)
     module, function = COMMANDS[command][0].split(":")
-    call = _parse(getattr(importlib.import_module(module), function), command, rest)
+    call = _bind(getattr(importlib.import_module(module), function), command, rest)
     return call() or 0
+
+
+def _bind(function: Callable, command: str, arguments: list[str]) -> Callable[[], int | None]:
+    if parses_itself(function):
+        return functools.partial(function, *arguments)
+    return bind_arguments(function, prog=f"llama-jax {command}", arguments=arguments)
 
 
 def _split(arguments: list[str], group: list[str]) -> tuple[str, list[str]]:
@@ -128,37 +131,6 @@ def _split(arguments: list[str], group: list[str]) -> tuple[str, list[str]]:
             hint = f"one of: {', '.join(names.values())}"
         raise InputError(f"no command {command!r}; {hint}")
     return command, arguments[num_words:]
-
-
-def _parse(function: Callable, command: str, arguments: list[str]) -> Callable[[], int | None]:
-    """`function` with its arguments bound. tyro would take a ValueError of a function that it calls
-    for a mistake in the arguments, so it only ever calls the binder."""
-    import tyro
-
-    @functools.wraps(function)
-    def bind(*args, **kwargs):
-        return functools.partial(function, *args, **kwargs)
-
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                bind,
-                prog=f"llama-jax {command}",
-                description=(inspect.getdoc(function) or "").split("\nArgs:")[0],
-                args=arguments,
-            )
-    except SystemExit as stop:
-        if stop.code in (None, 0):
-            raise
-        raise InputError(_one_line(complaint.getvalue())) from None
-
-
-def _one_line(box: str) -> str:
-    """tyro's framed complaint, a title and some lines, as one line without the title."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", "", line).strip() for line in box.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    return re.sub(r"\s*For full helptext, (?:run|see):? ", "; for help run ", text)
 
 
 def _describe(error: OSError) -> str:
