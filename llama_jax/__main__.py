@@ -40,6 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "llama_jax.checkpoints.compare:compare_command",
         "whether two checkpoints compute the same",
     ),
+    "train": (
+        "train.command:train",
+        "train a model: pretraining, long context, annealing",
+    ),
     "average": (
         "train.averaging:average_command",
         "the mean of several checkpoints of one model",
@@ -53,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.benchmark:bench_infer",
         "tokens per second of generation, against named peers",
     ),
+    "report": ("train.report:report", "what happened in a run, as pictures and a page"),
     "doctor": ("llama_jax.doctor:doctor", "devices and versions on this machine"),
 }
 

@@ -1,0 +1,77 @@
+"""`llama-jax report`: what happened in a run, or in several, as pictures and one HTML page."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from llama_jax.errors import InputError
+
+PAGE = "report.html"
+
+
+def report(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    *,
+    output: Path | None = None,
+    axis: Literal["tokens", "steps"] | None = None,
+) -> None:
+    """Draws loss, learning rate, gradient norm, throughput and data wait of one run or several.
+
+    Example: llama-jax report runs/tiny_cpu runs/tiny_cpu_wide --output comparison
+
+    Args:
+      runs: folders of runs; several are drawn over one another.
+      output: folder for the PNG files and report.html; RUN/report for one run.
+      axis: what the pictures are drawn over; tokens, if every run has counted them.
+    """
+    if not runs:
+        raise InputError("name the folder of a run, which holds metrics.jsonl")
+    if output is None and len(runs) > 1:
+        raise InputError("--output FOLDER: say where the report of several runs goes")
+    from train.report_figures import FIGURES
+    from train.report_page import page
+    from train.run_history import read_run
+
+    histories = [
+        read_run(folder, name=name) for folder, name in zip(runs, _names(runs), strict=True)
+    ]
+    uncounted = [run.name for run in histories if "total_tokens" not in run.train]
+    if axis == "tokens" and uncounted:
+        raise InputError(f"--axis tokens: {uncounted[0]} has not counted them; give --axis steps")
+    axis = axis or ("steps" if uncounted else "tokens")
+    folder = output or runs[0] / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for name, (heading, draw) in FIGURES.items():
+        if (figure := draw(histories, axis)) is not None:
+            path = folder / f"{name}.png"
+            _replace(path, lambda file, figure=figure: figure.savefig(file, format="png"))
+            pictures.append((heading, path.read_bytes()))
+    text = page(histories, pictures).encode()
+    _replace(folder / PAGE, lambda file: file.write(text))
+    print(f"{folder / PAGE}: {', '.join(run.name for run in histories)}, {len(pictures)} pictures")
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or all of it where that part is not enough."""
+    short = [folder.resolve().name for folder in folders]
+    counts = Counter(short)
+    return [
+        name if counts[name] == 1 else str(folder)
+        for name, folder in zip(short, folders, strict=True)
+    ]
+
+
+def _replace(path: Path, write) -> None:
+    """An older report stays whole until the new file is."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with new.open("wb") as file:
+            write(file)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
