@@ -10,7 +10,7 @@ from train.stages.pretrain import RampStep, pretrain_stages
 
 
 def pretrain_405b_65m() -> RunConfig:
-    """`pretrain_405b` with a last batch of 64 x 2^20 = 67,108,864 tokens: 8,192 rows of 8,192.
+    """Llama 3.1 405B with a last batch of 64 x 2^20 = 67,108,864 tokens: 8,192 rows of 8,192.
 
     Command: on every host, `llama-jax train pretrain_405b_65m`; the folder as for `pretrain_405b`.
     Hardware: TPU v5p:16x16x16, 4,096 chips; eight rows of 8,192 over 4 chips: 68 GB

@@ -1,0 +1,137 @@
+"""`llama-jax train`: a run by name, with any of its fields replaced, begun or gone on with."""
+
+import dataclasses
+import inspect
+import re
+from typing import Annotated
+
+from llama_jax.command_line import bind_arguments
+from llama_jax.errors import InputError
+from train.config import ProfileWindow, RunConfig
+from train.run_source import find_run, load_function, named_runs
+
+
+def train(*arguments: str) -> None:
+    """Trains a model: any stage of a run, in one process or in each of a pod's.
+
+    llama-jax train RUN [--field value ...]
+    llama-jax train --list            the runs that come with the code
+    llama-jax train RUN --help        every field of a run
+
+    RUN is a name of the list, path/to/file.py:function, or the folder of a run, which then goes on.
+    Started again with the same command, a run goes on from its last checkpoint.
+
+    Example: llama-jax train tiny_cpu --output runs/wider --model.feed-forward-dim 512
+      --stages.0.learning-rate.peak 1e-3
+
+    Args:
+      arguments: RUN, and fields of it with their new values.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(inspect.getdoc(train).split("\nArgs:")[0] + "\n\n" + describe_runs())
+        return
+    if arguments[0] == "--list":
+        if len(arguments) > 1:
+            raise InputError(f"--list stands alone, without {arguments[1]}")
+        print(describe_runs())
+        return
+    name, *rest = arguments
+    if name.startswith("-"):
+        raise InputError(f"the run comes first: llama-jax train RUN {name} ...; --list names them")
+    parse_run(find_run(name), name, rest)()
+
+
+def parse_run(run: RunConfig, name: str, arguments: list[str]):
+    """A function that trains `run` with the fields that `arguments` replace.
+
+    Raises `InputError` for an unknown field, with near ones, or a value of another type.
+    """
+    import tyro
+
+    def start(
+        run: Annotated[RunConfig, tyro.conf.arg(name="")] = run,
+        *,
+        profile_steps: tuple[int, int] | None = None,
+        resume: bool = True,
+        coordinator: str | None = None,
+        num_processes: int | None = None,
+        process_id: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """Trains the run.
+
+        Args:
+          run: a field to replace.
+          profile_steps: trace a window of steps: the first, counted from 1, and how many.
+          resume: go on with what is in the output folder; otherwise it must hold no run.
+          coordinator: HOST:PORT of process 0, for clusters that JAX does not know.
+          num_processes: how many processes the job has, with --coordinator.
+          process_id: which of them this is, from 0, with --coordinator.
+          quiet: print nothing but errors.
+        """
+        if profile_steps is not None:
+            run = dataclasses.replace(run, profile=ProfileWindow(*profile_steps))
+        from sharding.multihost import initialize
+
+        cluster = initialize(coordinator, num_processes, process_id)
+        if not quiet:
+            print(cluster)
+        start_run(run, resume=resume, quiet=quiet)
+
+    summary, options = _summary(run, name), inspect.getdoc(start).partition("Args:")[2]
+    start.__doc__ = f"{summary}\n\nArgs:{options}"
+    # A field that may hold one of several dataclasses keeps the one it has: no subcommands.
+    markers = (tyro.conf.AvoidSubcommands,)
+    return bind_arguments(
+        start, prog=f"llama-jax train {name}", arguments=arguments, markers=markers
+    )
+
+
+def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
+    """Checks `run`, writes its config into its folder and trains. To be called by all processes,
+    once they know each other.
+
+    Raises `InputError` for what the user can put right, before a device has computed anything.
+    """
+    import jax
+
+    from train.data_checks import check_data
+    from train.process_zero import on_process_zero
+    from train.resume_checks import check_resume, latest_progress
+    from train.run_checks import check_run
+    from train.run_json import read_run, write_run
+
+    check_run(run, jax.device_count())
+    check_data(run)
+    progress = latest_progress(run.output)
+    if progress is not None:
+        if not resume:
+            raise InputError(
+                f"--no-resume: {run.output} holds a run of {progress.step} steps; give another "
+                "--output"
+            )
+        check_resume(read_run(run.output), run, progress)
+    on_process_zero(lambda: write_run(run))
+
+    from train.loop import train as train_loop
+
+    train_loop(run, quiet=quiet)
+
+
+def describe_runs() -> str:
+    """A line for each named run."""
+    lines = {name: _first_line(load_function(name)) for name in named_runs()}
+    width = max(map(len, lines))
+    return "\n".join(f"  {name:<{width}}  {line}" for name, line in lines.items())
+
+
+def _summary(run: RunConfig, name: str) -> str:
+    if name in named_runs():
+        # Paragraphs of their own, as tyro fills lines.
+        heads = r"\n(?=(?:Command|Size|Hardware|Time|Expected loss):)"
+        return re.sub(heads, "\n\n", inspect.getdoc(load_function(name)))
+    return f"The run {name}, into {run.output}."
+
+
+def _first_line(function) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]

@@ -1,0 +1,61 @@
+"""Whether all the data of a run is there and fits it, asked of the manifests before a device is
+touched: that the last stage's rows have another length is better known now than when it begins."""
+
+from pathlib import Path
+
+from llama_jax.errors import InputError
+from llama_jax.tokenizers import load_tokenizer
+from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
+from train.config import RunConfig
+from train.data.manifest import Manifest, read_manifest
+
+
+def check_data(run: RunConfig) -> None:
+    """Raises `InputError` that names the field whose file or folder is missing, or whose data has
+    other rows, another tokenizer or a larger vocabulary than the run."""
+    if not Path(run.tokenizer).exists():
+        raise InputError(f"tokenizer: {run.tokenizer}: no such file or folder")
+    if run.initial_weights is not None and not Path(run.initial_weights).exists():
+        raise InputError(f"initial_weights: {run.initial_weights}: no such file or folder")
+    sha256 = tokenizer_hash(load_tokenizer(run.tokenizer))
+    for i, stage in enumerate(run.stages):
+        for j, source in enumerate(stage.mixture):
+            field = f"stages[{i}].mixture[{j}].path"
+            manifest = _manifest(run, source.path, sha256, field)
+            if manifest.row_length != stage.row_length:
+                raise InputError(
+                    f"{field}: {source.path} has rows of {manifest.row_length} tokens, and "
+                    f"stages[{i}].row_length is {stage.row_length}; prepare it with --row-length "
+                    f"{stage.row_length}"
+                )
+    for i, held_out in enumerate(run.evaluations):
+        field = f"evaluations[{i}]"
+        manifest = _manifest(run, held_out.path, sha256, f"{field}.path")
+        if manifest.row_length > run.model.context_length:
+            raise InputError(
+                f"{field}.path: {held_out.path} has rows of {manifest.row_length} tokens, over "
+                f"model.context_length {run.model.context_length}"
+            )
+        if manifest.num_rows < held_out.num_rows:
+            raise InputError(
+                f"{field}.num_rows: {held_out.num_rows} is over the {manifest.num_rows} rows of "
+                f"{held_out.path}"
+            )
+
+
+def _manifest(run: RunConfig, path: str, sha256: str, field: str) -> Manifest:
+    try:
+        manifest = read_manifest(path)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+    if manifest.tokenizer_sha256 != sha256:
+        raise InputError(
+            f"{field}: {path} was prepared with another tokenizer than {run.tokenizer}; name the "
+            "one it was prepared with, or prepare it again"
+        )
+    if manifest.vocab_size > run.model.vocab_size:
+        raise InputError(
+            f"model.vocab_size: {run.model.vocab_size} is less than the {manifest.vocab_size} ids "
+            f"of {run.tokenizer}"
+        )
+    return manifest
