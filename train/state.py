@@ -37,14 +37,14 @@ class TrainState:
 
 def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
+    # Each its own array: a buffer that two leaves share cannot be donated.
     return TrainState(
-        step=zero,
+        step=jnp.zeros((), jnp.int32),
         params=params,
         optimizer_state=optimizer.init(params),
         norm_average=jnp.zeros((), jnp.float32),
-        skipped=zero,
-        skipped_in_a_row=zero,
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
 
 

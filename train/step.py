@@ -59,7 +59,7 @@ def make_train_step(
 
         gradients, sums = _sum_over_micro_batches(gradient, state.params, batch)
         loss = sums.negative_log_prob / count
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         accepted = jnp.isfinite(loss) & jnp.isfinite(norm)
         if optimizer_config.spike_factor is not None:
             limit = optimizer_config.spike_factor * state.norm_average
@@ -95,8 +95,8 @@ def make_train_step(
             "loss": loss,
             "z_loss": sums.squared_normaliser / count,
             "gradient_norm": norm,
-            "update_norm": optax.global_norm(updates),
-            "parameter_norm": optax.global_norm(state.params),
+            "update_norm": optax.tree.norm(updates),
+            "parameter_norm": optax.tree.norm(state.params),
             "learning_rate": rate,
             "tokens": count,
             "skipped": refused,
@@ -104,7 +104,7 @@ def make_train_step(
         }
         return new_state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, shardings.step))
 
 
 def _sum_over_micro_batches(gradient, params, batch: Batch):

@@ -1,0 +1,109 @@
+"""What stays the same over a run's stages, and what each stage makes of it."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from llama_jax.config import ModelConfig
+from llama_jax.kernels.attention import chunked
+from llama_jax.model import REFERENCE, Params
+from sharding.sharded_log_probs import sharded_token_log_probs
+from sharding.sharded_operators import shard_operators
+from train.checkpointing import Checkpointer
+from train.config import RunConfig
+from train.evaluation import evaluate
+from train.losses.token_log_probs import token_log_probs
+from train.metrics_log import MetricsLog
+from train.network import Network
+from train.optimizer import make_optimizer
+from train.preemption import Preemption
+from train.profiler import Profiler
+from train.state import TrainState, abstract_state
+
+# Attention in O(T) memory with its gradient, on every platform.
+OPERATORS = dataclasses.replace(REFERENCE, attention=chunked.attention)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run on the devices at hand.
+
+    Attributes:
+      run: what is asked for.
+      mesh: the devices.
+      tokenizer_sha256: that the data must have been prepared with.
+      checkpointer, log, profiler: where things go.
+      preemption: whether the job is told to end.
+    """
+
+    run: RunConfig
+    mesh: Mesh
+    tokenizer_sha256: str
+    checkpointer: Checkpointer
+    log: MetricsLog
+    profiler: Profiler
+    preemption: Preemption
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run.output)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return make_optimizer(self.run.optimizer)
+
+    def network(self, stage: int) -> Network:
+        """The model of stage `stage`, ready for the mesh."""
+        return make_network(self.run, stage_model(self.run, stage), self.mesh)
+
+    def evaluate(self, network: Network, params: Params) -> dict[str, float]:
+        """The loss of each held-out set, in nats a token."""
+        return evaluate(
+            network,
+            params,
+            self.run.evaluations,
+            self.mesh,
+            tokenizer_sha256=self.tokenizer_sha256,
+        )
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state, the same in every stage."""
+        dtype = jnp.dtype(self.run.param_dtype)
+        return abstract_state(self.run.model, self.optimizer, self.mesh, dtype=dtype)
+
+
+@functools.lru_cache
+def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
+    """The model `config` on `mesh`, in the precision and with the remat policy of `run`.
+
+    The same arguments give the same object, which jitted functions know again.
+    """
+    return Network(
+        config=config,
+        operators=shard_operators(OPERATORS, mesh),
+        token_log_probs=sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=run.vocab_chunk),
+        dtype=jnp.dtype(run.compute_dtype),
+        remat=run.remat,
+    )
+
+
+def stage_model(run: RunConfig, stage: int) -> ModelConfig:
+    """The model with the RoPE settings that are in force in stage `stage`."""
+    config = run.model
+    for earlier in run.stages[: stage + 1]:
+        if earlier.rope_theta is not None:
+            config = dataclasses.replace(config, rope_theta=earlier.rope_theta)
+        if earlier.rope_scaling is not None:
+            config = dataclasses.replace(config, rope_scaling=earlier.rope_scaling)
+    return config
+
+
+def step_metrics(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """A step's metrics on the host; waits until the step is done."""
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -1,0 +1,119 @@
+"""A run from its first step to its last, or from where it was killed: `train`.
+
+The loop does not know what a stage is for; a stage is data, a length and a learning rate. Where it
+begins is written in `checkpointing.py`: own checkpoint, initial weights, random weights.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from llama_jax.checkpoints.load import load_checkpoint
+from llama_jax.errors import InputError
+from llama_jax.model import Params
+from llama_jax.tokenizers import load_tokenizer
+from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
+from sharding.mesh import make_mesh
+from sharding.placement import init_sharded_params, on_mesh, param_shardings
+from train.checkpointing import Checkpointer
+from train.config import RunConfig
+from train.export import export_weights
+from train.job import Job, stage_model
+from train.metrics_log import MetricsLog
+from train.preemption import Preemption
+from train.profiler import Profiler
+from train.progress import Progress
+from train.run_tokenizer import copy_tokenizer
+from train.stage_end import end_stage
+from train.stage_loop import train_stage
+from train.state import TrainState, new_state
+
+
+def train(run: RunConfig, *, quiet: bool = False) -> None:
+    """Trains all stages of `run` and writes `RUN_DIR/weights`.
+
+    Run again with the same folder it goes on from the last checkpoint, to the same bits.
+
+    Raises:
+      InputError: something in the run, its data or its checkpoints that the user can put right.
+      SystemExit: with code 143, after SIGTERM and a last checkpoint: the same command goes on.
+    """
+    # Machine
+    mesh = make_mesh(run.mesh)
+    folder = Path(run.output)
+
+    # Checkpoints and metrics
+    copy_tokenizer(folder, run.tokenizer)
+    checkpointer = Checkpointer(folder, run.checkpoint)
+    log = MetricsLog(folder, quiet=quiet, resume_step=checkpointer.latest_step())
+    with on_mesh(mesh), log, Preemption() as preemption, Profiler(folder, run.profile) as profiler:
+        job = Job(
+            run=run,
+            mesh=mesh,
+            tokenizer_sha256=tokenizer_hash(load_tokenizer(run.tokenizer)),
+            checkpointer=checkpointer,
+            log=log,
+            profiler=profiler,
+            preemption=preemption,
+        )
+
+        # State
+        state, progress = start(job)
+
+        # Stages
+        while True:
+            state, progress = train_stage(job, state, progress)
+            state, progress = end_stage(job, state, progress)
+            if progress.stage_step:
+                continue  # the gate asks for more of the same stage
+            if progress.stage == len(run.stages):
+                break
+
+        # Weights
+        checkpointer.close()
+        export_weights(folder, stage_model(run, len(run.stages) - 1), state.params, run.tokenizer)
+        log.write(progress.step, "event", {"done": f"weights in {folder / 'weights'}"})
+
+
+def start(job: Job) -> tuple[TrainState, Progress]:
+    """Own checkpoint, else initial weights, else random ones."""
+    run, checkpointer = job.run, job.checkpointer
+    abstract = job.abstract_state()
+    if (step := checkpointer.latest_step()) is not None:
+        state, progress = checkpointer.restore(abstract)
+        job.log.write(step, "event", {"resumed": f"from the checkpoint of step {step}"})
+        return state, progress
+    if run.initial_weights is not None:
+        params = _initial_params(run, job)
+        said = f"with the weights of {run.initial_weights}"
+    else:
+        key, dtype = jax.random.key(run.seed), jnp.dtype(run.param_dtype)
+        params = init_sharded_params(run.model, key, job.mesh, dtype=dtype)
+        said = f"with random weights of seed {run.seed}"
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    optimizer = job.optimizer
+    state = jax.jit(
+        lambda params: new_state(params, optimizer), out_shardings=shardings, donate_argnums=0
+    )(params)
+    job.log.write(0, "event", {"started": said})
+    return state, Progress()
+
+
+def _initial_params(run: RunConfig, job: Job) -> Params:
+    """Weights of any format, each device reading its own part. RoPE may differ: stages set it."""
+    shardings = param_shardings(run.model, job.mesh)
+    config, params = load_checkpoint(
+        run.initial_weights, dtype=run.param_dtype, shardings=shardings
+    )
+    for field in dataclasses.fields(config):
+        if field.name in ("rope_theta", "rope_scaling", "context_length"):
+            continue
+        there, here = getattr(config, field.name), getattr(run.model, field.name)
+        if there != here:
+            raise InputError(
+                f"{run.initial_weights}: its model has {field.name} {there}, the run's has {here}; "
+                "give the weights of the same model"
+            )
+    return params
