@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train.averaging:average_command",
         "the mean of several checkpoints of one model",
     ),
+    "data prepare": (
+        "train.data.prepare_command:prepare_command",
+        "a text corpus to packed rows of tokens to train on",
+    ),
     "generate": (
         "infer.generate_command:generate",
         "continue one or many prompts in a batch",

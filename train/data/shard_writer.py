@@ -11,6 +11,7 @@ import numpy as np
 
 from llama_jax.errors import InputError
 from llama_jax.json_file import write_json
+from train.data.atomic_file import publish
 from train.data.manifest import MANIFEST_FILE, Manifest, Shard
 from train.data.packing import PackedTokens, pack
 from train.data.row import encode_row
@@ -47,13 +48,6 @@ def write_shard(path: Path, rows: Iterable[PackedTokens], *, vocab_size: int) ->
         ) from error
     publish(temporary, path)
     return Shard(path.name, num_rows, path.stat().st_size)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Gives a written file its name, once its content is on the disk."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
