@@ -121,6 +121,7 @@ class EvaluationSet:
     """Held-out rows: `num_rows` from the start of the prepared folder `path`, always the same.
 
     Attributes:
+      name: as the metrics, gates and `best_set` call it.
       batch_rows: rows a step of evaluation, a multiple of the devices that split a batch.
     """
 
