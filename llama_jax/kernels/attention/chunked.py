@@ -5,64 +5,107 @@ queries a loop runs over the blocks of keys that some of its intervals touch, an
 maximum, the running sum and the unnormalised output. A causal prompt costs half of the reference;
 an almost empty cache costs what it holds and not what it could hold.
 
-The number of key blocks is known only when it runs, so JAX cannot differentiate it in reverse: this
-is for prompts, the reference is for training. Letters as in `reference.py`.
+The number of key blocks is known only when it runs, so JAX cannot differentiate the loop; the
+gradient is written out in `chunked_backward.py`. Like every function with its own gradient it has
+no forward mode (`jax.jvp`), and in `jax.shard_map` it wants `check_vma=False`. Letters as in
+`reference.py`.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from llama_jax.kernels.attention.blocks import block_of, pad_to_blocks, seen_key_blocks, visible
+from llama_jax.kernels.attention.chunked_backward import Saved, backward
 from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.kernels.attention.reference import MASKED
+from llama_jax.kernels.attention.saved import ATTENTION
 
 # Scores of one block, `[B, N, 128, 128]` float32, stay in a CPU's second-level cache for small B;
 # of 128, 256 and 512 this was the fastest there.
 BLOCK = 128
+# An accelerator wants products that fill its matrix units and few turns of the loop, each of which
+# a GPU's host has to start.
+ACCELERATOR_BLOCK = 512
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: IntervalMask, *, scale: float
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: IntervalMask,
+    *,
+    scale: float,
+    block: int = BLOCK,
 ) -> jax.Array:
-    """Same contract as `reference.attention`, forward only."""
+    """Same contract as `reference.attention`.
+
+    Args:
+      block: queries, and keys, at once; `BLOCK` for a CPU, `ACCELERATOR_BLOCK` for the others.
+    """
+    return _attention(query, key, value, mask, scale, block)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attention(query, key, value, mask, scale, block):
+    return _attend(query, key, value, mask, scale, block)[0]
+
+
+def _forward(query, key, value, mask, scale, block):
+    output, log_total = _attend(query, key, value, mask, scale, block)
+    # Whoever keeps both computes nothing of attention twice (`model/remat.py`).
+    output = checkpoint_name(output, ATTENTION)
+    log_total = checkpoint_name(log_total, ATTENTION)
+    return output, Saved(query, key, value, mask, output, log_total)
+
+
+def _backward(scale, block, saved, gradient):
+    return *backward(saved, gradient, scale=scale, block=block), None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _attend(query, key, value, mask, scale, block) -> tuple[jax.Array, jax.Array]:
+    """The output `[B, N, T, H]`, and the log-sum-exp of the scores, float32 `[B, N, T]`."""
     B, N, T, H = query.shape
     K = key.shape[1]
     # The padding's intervals are empty, and no interval reaches the keys' padding.
-    query, key, value = _pad(query, dim=2), _pad(key, dim=2), _pad(value, dim=2)
-    key_start, key_end = _pad(mask.key_start, dim=1), _pad(mask.key_end, dim=1)
-    num_blocks = query.shape[2] // BLOCK
-    blocks = query.reshape(B, K, N // K, num_blocks, BLOCK, H)
+    query, key, value = (pad_to_blocks(x, block, dim=2) for x in (query, key, value))
+    key_start, key_end = (pad_to_blocks(x, block, dim=1) for x in mask)
+    num_blocks = query.shape[2] // block
+    blocks = query.reshape(B, K, N // K, num_blocks, block, H)
 
-    def attend(block: jax.Array) -> jax.Array:
-        at = block * BLOCK
+    def attend(index: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _attend_block(
-            jax.lax.dynamic_index_in_dim(blocks, block, axis=3, keepdims=False),
+            jax.lax.dynamic_index_in_dim(blocks, index, axis=3, keepdims=False),
             key,
             value,
-            jax.lax.dynamic_slice_in_dim(key_start, at, BLOCK, axis=1),
-            jax.lax.dynamic_slice_in_dim(key_end, at, BLOCK, axis=1),
+            block_of(key_start, index, block, dim=1),
+            block_of(key_end, index, block, dim=1),
             scale,
         )
 
-    output = jax.lax.map(attend, jnp.arange(num_blocks))  # [blocks, B, K, G, BLOCK, H]
-    output = jnp.moveaxis(output, 0, 3).reshape(B, N, num_blocks * BLOCK, H)
-    return output[:, :, :T].astype(query.dtype)
+    output, log_total = jax.lax.map(attend, jnp.arange(num_blocks))  # [blocks, B, K, G, block, H]
+    output = jnp.moveaxis(output, 0, 3).reshape(B, N, num_blocks * block, H)
+    log_total = jnp.moveaxis(log_total, 0, 3).reshape(B, N, num_blocks * block)
+    return output[:, :, :T].astype(query.dtype), log_total[:, :, :T]
 
 
-def _attend_block(query, key, value, key_start, key_end, scale) -> jax.Array:
-    """One block of queries `[B, K, G, BLOCK, H]` over all the keys that it sees; float32."""
+def _attend_block(query, key, value, key_start, key_end, scale) -> tuple[jax.Array, jax.Array]:
+    """One block of queries `[B, K, G, block, H]` over all the keys that it sees; float32."""
+    block = query.shape[3]
 
-    def add_key_block(block, state):
+    def add_key_block(index, state):
         running_max, total, output = state
-        at = block * BLOCK
-        keys = jax.lax.dynamic_slice_in_dim(key, at, BLOCK, axis=2)
-        values = jax.lax.dynamic_slice_in_dim(value, at, BLOCK, axis=2)
+        keys, values = (block_of(x, index, block, dim=2) for x in (key, value))
         scores = jnp.einsum("BKGTH,BKSH->BKGTS", query, keys, preferred_element_type=jnp.float32)
-        slots = at + jnp.arange(BLOCK, dtype=jnp.int32)
-        visible = (slots >= key_start[..., None]) & (slots < key_end[..., None])  # [B, T, S]
-        visible = visible[:, None, None]
-        scores = jnp.where(visible, scale * scores, MASKED)
+        seen = visible(key_start, key_end, index, block)
+        scores = jnp.where(seen, scale * scores, MASKED)
         new_max = jnp.maximum(running_max, jnp.max(scores, axis=-1))
-        weights = jnp.where(visible, jnp.exp(scores - new_max[..., None]), 0.0)
+        weights = jnp.where(seen, jnp.exp(scores - new_max[..., None]), 0.0)
         shrink = jnp.exp(running_max - new_max)
         product = jnp.einsum(
             "BKGTS,BKSH->BKGTH",
@@ -73,17 +116,11 @@ def _attend_block(query, key, value, key_start, key_end, scale) -> jax.Array:
         total = total * shrink + jnp.sum(weights, axis=-1)
         return new_max, total, output * shrink[..., None] + product
 
-    seen = key_end > key_start
-    first = jnp.min(jnp.where(seen, key_start, key.shape[2])) // BLOCK
-    last = -(-jnp.max(jnp.where(seen, key_end, 0)) // BLOCK)
+    first, last = seen_key_blocks(key_start, key_end, key.shape[2], block)
     zeros = jnp.zeros(query.shape[:-1], jnp.float32)
     state = (zeros + MASKED, zeros, jnp.zeros(query.shape, jnp.float32))
-    _, total, output = jax.lax.fori_loop(first, last, add_key_block, state)
-    return output / jnp.where(total == 0.0, 1.0, total)[..., None]
-
-
-def _pad(x: jax.Array, *, dim: int) -> jax.Array:
-    """`x` with zeros after it, up to whole blocks along `dim`."""
-    padding = [(0, 0)] * x.ndim
-    padding[dim] = (0, -x.shape[dim] % BLOCK)
-    return jnp.pad(x, padding)
+    largest, total, output = jax.lax.fori_loop(first, last, add_key_block, state)
+    # A row that sees nothing: its output is 0, and weights relative to 0 are exp(MASKED) = 0.
+    empty = total == 0.0
+    total = jnp.where(empty, 1.0, total)
+    return output / total[..., None], jnp.where(empty, 0.0, largest + jnp.log(total))
