@@ -110,7 +110,7 @@ def _decode_dataclass(value: Any, classes: list[type], place: str, path: str) ->
     if len(classes) > 1:
         known = {cls.__name__: cls for cls in classes}
         kind = value.pop("kind", None)
-        if kind not in known:
+        if not isinstance(kind, str) or kind not in known:
             raise InputError(f"{place}{name}.kind must be one of {', '.join(known)}, not {kind!r}")
         cls = known[kind]
     names = [field.name for field in dataclasses.fields(cls)]
