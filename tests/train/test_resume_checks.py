@@ -104,7 +104,7 @@ def test_what_may_not_change_is_named(field):
 
 
 def test_the_length_of_a_stage_that_depends_on_it_is_fixed():
-    """A line's slope is its height over its length, and averaged checkpoints lie at its quarters."""
+    """A slope is height over length, and averaged checkpoints lie at parts of the length."""
     longer = changed_stage(2, num_tokens=1 << 30)
     last = dataclasses.replace(SECOND, stage=2)
     with pytest.raises(InputError, match=r"^stages\[2\].num_tokens: was 163840 and is 1073741824"):
