@@ -65,7 +65,7 @@ def parquet_file(path: str):
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise InputError(
