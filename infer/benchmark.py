@@ -9,10 +9,8 @@ cache read once a step), prefill as the fraction of the measured matrix-product 
 
 import json
 import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 import tyro
 
 from llama_jax.errors import InputError
+from llama_jax.machine_description import describe_machine
 
 if TYPE_CHECKING:
     from infer.benchmark_sides import Side
@@ -88,7 +87,7 @@ def bench_infer(
     result = {
         "command": f"llama-jax bench infer {path.name} --repetitions {repetitions}",
         "model": path.name,
-        "machine": _machine(),
+        "machine": describe_machine(_PACKAGES),
         **_with_fractions(config, measured),
     }
     _print(result)
@@ -198,24 +197,6 @@ def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> di
         "peak_flops_per_second": peak_flops,
         "rows": rows,
         "ratio_of_bests": ratios,
-    }
-
-
-def _machine() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    models = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
     }
 
 

@@ -12,6 +12,7 @@ import difflib
 import functools
 import glob
 import importlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -61,6 +62,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.benchmark:bench_infer",
         "tokens per second of generation, against named peers",
     ),
+    "bench train": (
+        "train.benchmark:bench_train",
+        "tokens per second of training, and shares of the peak",
+    ),
     "report": ("train.report:report", "what happened in a run, as pictures and a page"),
     "doctor": ("llama_jax.doctor:doctor", "devices and versions on this machine"),
 }
@@ -106,6 +111,9 @@ def _run(arguments: list[str]) -> int:
     if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
         # Without a TPU, an installed libtpu is only a compiler and need not search for one.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        others = ("/dev/nvidia*", "/dev/kfd", "/dev/dxg")
+        if importlib.util.find_spec("libtpu") and not any(glob.glob(name) for name in others):
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")  # else JAX tries libtpu, which complains
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0

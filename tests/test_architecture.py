@@ -21,6 +21,7 @@ ARROWS = {
         "llama_jax.config", "llama_jax.model", "llama_jax.tokenizers", "llama_jax.chat",
     },
     "llama_jax.accelerators": set(),
+    "llama_jax.machine_description": set(),
     "llama_jax.machine_roofline": set(),
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model"},
     "llama_jax.__main__": set(),

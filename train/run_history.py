@@ -17,8 +17,8 @@ import numpy as np
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
 from train.metrics_file import METRICS_FILE, number, read_metrics
+from train.run_json import CONFIG_FILE
 
-CONFIG_FILE = "config.json"
 _NO_VALUES = ("step", "kind", "time", "stage")
 
 

@@ -1,0 +1,135 @@
+"""The benchmark on a tiny model: both sides do the same work, and the report adds up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import llama_jax.machine_roofline
+from llama_jax.__main__ import main
+from llama_jax.checkpoints.save import save_checkpoint
+from llama_jax.config import LLAMA_31_8B, TINY
+from llama_jax.costs import num_parameters
+from llama_jax.errors import InputError
+from llama_jax.model import init_params
+from train.benchmark import bench_train
+from train.benchmark_peer import measure_peer
+from train.benchmark_workload import bare_run, override, run_of
+from train.measure_training import batch_of, measure_training, random_batch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(llama_jax.machine_roofline, "_SECONDS", 0.01)
+    monkeypatch.setattr(llama_jax.machine_roofline, "_MATMUL_SIZE", 64)
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_both_sides_do_the_same_work_on_packed_rows(tmp_path, compute_dtype):
+    params = init_params(TINY, jax.random.key(0))
+    save_checkpoint(tmp_path / "hf", TINY, params, format="hf")
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, TINY.vocab_size, (2, 8, 33), np.int32)
+    segments = np.sort(rng.integers(1, 4, tokens.shape, np.int32), axis=-1)
+    batch = batch_of(tokens, segments)
+    run = override(bare_run(TINY), compute_dtype=compute_dtype)
+    ours = measure_training(run, batch, num_steps=1, params=params, devices=jax.devices()[:1])
+    theirs = measure_peer(
+        tmp_path / "hf", batch, run.optimizer,
+        compute_dtype=compute_dtype, param_dtype="float32", num_steps=1,
+    )  # fmt: skip
+    # Sums of 500 terms in another order; bfloat16 rounds each activation to 8 bits.
+    tolerance = 1e-5 if compute_dtype == "float32" else 2e-3
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=tolerance)
+    assert len(ours["losses"]) == 3 and len(ours["seconds"]) == len(theirs["seconds"]) == 1
+    # The given weights are still there.
+    assert np.isfinite(np.asarray(params["embedding"])).all()
+
+
+def test_steps_change_the_loss_and_memory_is_that_of_the_state():
+    batch = random_batch(TINY.vocab_size, rows=8, row_length=16)
+    result = measure_training(bare_run(TINY), batch, num_steps=3)
+    assert result["losses"][-1] < result["losses"][0]
+    assert result["tokens_per_second"] == pytest.approx(8 * 16 / np.median(result["seconds"]))
+    assert result["tokens_per_second_per_device"] * 8 == result["tokens_per_second"]
+    memory, state = result["memory_bytes"], 3 * 4 * num_parameters(TINY)
+    assert state / 8 < memory["arguments"] < memory["total"] < 8 * state
+
+
+def test_the_report_adds_up(tmp_path, quick, capsys):
+    output = tmp_path / "result.json"
+    bench_train("tiny", rows=8, row_length=16, steps=2, dtypes=("float32",), output=output)
+    result = json.loads(output.read_text())
+    ours, theirs = result["rows"]
+    assert (ours["side"], theirs["side"]) == ("llama-jax", "transformers")
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-5)
+    for row in (ours, theirs):
+        assert row["tokens_per_second"] == pytest.approx(8 * 16 / np.median(row["seconds"]))
+        assert 0 < row["mfu_causal"] < row["mfu_full"]
+    ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
+    assert result["ratio_of_bests"]["float32"] == pytest.approx(ratio)
+    assert {"processor", "jax", "torch", "transformers"} <= result["machine"].keys()
+    assert "--rows 8 --row-length 16 --micro-batches 1" in result["command"]
+    assert "times the better peer" in capsys.readouterr().out
+
+
+def test_measuring_needs_only_what_a_step_needs():
+    """A machine with an accelerator may have JAX, flax and optax, and no more."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("grain", "array_record", "tyro", "tensorboardX", "matplotlib",
+                                  "torch", "transformers"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+from llama_jax.config import TINY
+from train.benchmark import measure_training, random_batch
+from train.benchmark_workload import bare_run
+batch = random_batch(TINY.vocab_size, rows=2, row_length=8)
+print(len(measure_training(bare_run(TINY), batch, num_steps=1)["seconds"]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.strip() == "1", result.stderr
+
+
+def test_a_model_has_many_names(tmp_path):
+    save_checkpoint(tmp_path / "w", TINY, init_params(TINY, jax.random.key(0)), format="hf")
+    assert run_of("8b")[0].model == LLAMA_31_8B
+    run, path = run_of(str(tmp_path / "w"))
+    assert (run.model, run.stages, path) == (TINY, (), tmp_path / "w")
+    run, path = run_of("tiny_cpu")
+    assert run.stages and path is None
+    with pytest.raises(InputError, match="no model 'tinny'.*smollm2"):
+        run_of("tinny")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--rows", "0"], "--rows must be at least 1"),
+        (["--rows", "3", "--micro-batches", "2"], "--rows 3: must be a multiple"),
+        (["--rows", "3"], "3 rows of a micro-batch do not divide over mesh"),
+        (["--row-length", "1000000"], "--row-length 1000000: the model takes"),
+        (["--remat", "some"], "--remat some: give one of none"),
+        (["--data", "/nowhere"], "/nowhere"),
+        (["--output", "/nowhere/x.json"], "/nowhere/x.json"),
+    ],
+)
+def test_bad_arguments_are_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "train", "tiny", "--no-peer", "--quiet", *arguments])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
