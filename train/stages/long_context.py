@@ -66,11 +66,14 @@ def long_context_stages(
     """
     lengths = [step.row_length for step in steps]
     total = sum(step.num_tokens for step in steps)
+
+    def rate_at(part: float) -> float:
+        return first_rate * (1 - part) + last_rate * part
+
     stages, seen = [], 0
     for step in steps:
         until = [length for length in lengths if length <= step.row_length]
         start, seen = seen, seen + step.num_tokens
-        fall = last_rate - first_rate
         stages.append(
             StageConfig(
                 name=f"context_{step.row_length}",
@@ -83,9 +86,7 @@ def long_context_stages(
                     row_length=step.row_length,
                 ),
                 batch=(BatchStep(0, tokens_per_step // step.row_length),),
-                learning_rate=Linear(
-                    first_rate + fall * start / total, first_rate + fall * seen / total
-                ),
+                learning_rate=Linear(rate_at(start / total), rate_at(seen / total)),
                 micro_batches=micro_batches,
                 rope_scaling=scaling_for(step.row_length),
                 gate=gate,
