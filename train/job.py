@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention import chunked
-from llama_jax.model import REFERENCE, Params
+from llama_jax.model import REFERENCE, Operators, Params
 from sharding.sharded_log_probs import sharded_token_log_probs
 from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
@@ -26,8 +26,17 @@ from train.preemption import Preemption
 from train.profiler import Profiler
 from train.state import TrainState, abstract_state
 
-# Attention in O(T) memory with its gradient, on every platform.
-OPERATORS = dataclasses.replace(REFERENCE, attention=chunked.attention)
+
+def training_operators(platform: str) -> Operators:
+    """Attention in O(T) memory with its gradient; blocks for the caches of a CPU, or larger ones
+    for an accelerator's matrix units.
+
+    Args:
+      platform: of the devices: `cpu`, `tpu`, `gpu`.
+    """
+    block = chunked.BLOCK if platform == "cpu" else chunked.ACCELERATOR_BLOCK
+    attention = functools.partial(chunked.attention, block=block)
+    return dataclasses.replace(REFERENCE, attention=attention)
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,10 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
 
     The same arguments give the same object, which jitted functions know again.
     """
+    operators = training_operators(mesh.devices.flat[0].platform)
     return Network(
         config=config,
-        operators=shard_operators(OPERATORS, mesh),
+        operators=shard_operators(operators, mesh),
         token_log_probs=sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=run.vocab_chunk),
         dtype=jnp.dtype(run.compute_dtype),
         remat=run.remat,

@@ -106,8 +106,8 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
         if values["skipped_in_a_row"] >= run.optimizer.max_skipped:
             raise InputError(
                 f"{stage.name} step {first_step + step}: the last {run.optimizer.max_skipped} "
-                f"steps were skipped (loss {values['loss']}, gradient norm {values['gradient_norm']}); "
-                "look at the data and the learning rate, or raise optimizer.max_skipped"
+                f"steps were skipped (loss {values['loss']}, gradient norm "
+                f"{values['gradient_norm']}); look at the data and the learning rate, or raise optimizer.max_skipped"
             )
         if (first_step + step) % run.log_every_steps and step != num_steps:
             return
