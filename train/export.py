@@ -2,19 +2,22 @@
 
 The arrays of a pod lie on the devices of many processes, and no host need have room for them all.
 So every process first saves its parts as a training checkpoint without an optimiser, and process 0
-then converts that as `llama-jax convert` would, a tensor at a time, reading back what it wrote.
+then has `llama-jax convert` make one of it, a tensor at a time. That runs as a process of its own,
+which is not part of the job: in the job's, Orbax would wait for the others to write with it.
 """
 
-import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from llama_jax.checkpoints.convert import convert
 from llama_jax.checkpoints.training_layout import (
     FINAL_WEIGHTS_FOLDER,
     PARAMS,
 )
 from llama_jax.config import ModelConfig
+from llama_jax.errors import InputError
 from llama_jax.model import Params
 from train.checkpointing import Checkpointer
 from train.config import CheckpointConfig
@@ -22,7 +25,6 @@ from train.process_zero import on_process_zero
 from train.progress import Progress
 from train.run_tokenizer import copy_tokenizer
 
-_log = logging.getLogger(__name__)
 _GATHERING_FOLDER = f"{FINAL_WEIGHTS_FOLDER}.sharded"
 
 
@@ -36,7 +38,7 @@ def export_weights(
       params: layers stacked, in the dtypes to be written; of several processes, global arrays.
       tokenizer_path: a folder or file that `load_tokenizer` knows.
 
-    Raises `OSError` naming the folder, for a full disk say.
+    Raises `OSError` or `InputError` naming the folder, for a full disk say.
     """
     run_folder = Path(run_folder)
     gathering = run_folder / _GATHERING_FOLDER
@@ -48,11 +50,25 @@ def export_weights(
     destination = run_folder / FINAL_WEIGHTS_FOLDER
 
     def gather() -> None:
-        convert(gathering, destination, to="orbax", overwrite=True, quiet=True, say=_log.info)
+        _convert(gathering, destination)
         _remove(gathering)
 
     on_process_zero(gather)
     return destination
+
+
+def _convert(source: Path, destination: Path) -> None:
+    command = [sys.executable, "-m", "llama_jax", "convert", str(source), str(destination)]
+    options = ["--to", "orbax", "--overwrite", "--quiet"]
+    run = subprocess.run(
+        command + options,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},  # the accelerators are the job's
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        said = run.stderr.splitlines() or [f"ended with code {run.returncode}"]
+        raise InputError(f"{destination}: weights not written: {said[-1].removeprefix('error: ')}")
 
 
 def _remove(folder: Path) -> None:

@@ -1,10 +1,18 @@
-"""Work that one process of a job does while the others wait."""
+"""Work that one process of a job does while the others wait.
 
+They wait at a barrier of the coordination service, which knows of processes that die, and not in a
+collective operation of the devices, whose libraries take a long wait for a failure.
+"""
+
+import itertools
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+_LONGEST_WAIT_SECONDS = 24 * 3600
+_waits = itertools.count()
 
 
 def on_process_zero(work: Callable[[], None]) -> None:
@@ -20,6 +28,11 @@ def on_process_zero(work: Callable[[], None]) -> None:
         except Exception as error:
             failure = error
     if jax.process_count() > 1:
+        import orbax.checkpoint as ocp
+
+        barrier = ocp.multihost.get_barrier_sync_fn(processes=set(range(jax.process_count())))
+        key = f"work of process 0, {next(_waits)}"
+        barrier(key=key, timeout_ms=_LONGEST_WAIT_SECONDS * 1000)
         done = multihost_utils.broadcast_one_to_all(np.int32(failure is None))
         if not done and jax.process_index() > 0:
             raise OSError("process 0 could not write; its message says why")
