@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from configs.shakespeare import write_byte_tokenizer
 from llama_jax.config import TINY
 from llama_jax.errors import InputError
-from llama_jax.model import REFERENCE, init_params, logits
+from llama_jax.model import REFERENCE, forward, init_params, logits
 from llama_jax.tokenizers import load_tokenizer
 from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import on_mesh, param_shardings
@@ -142,7 +142,8 @@ def test_a_needle_is_found_if_every_digit_is(tokenizer):
 def test_any_mesh_finds_what_all_logits_say(tokenizer):
     """Against argmax over the logits of every position, from one device. The model is random: so
     that it finds some needles, the numbers are what it answers greedily for some rows."""
-    params = init_params(MODEL, jax.random.key(0))
+    params = jax.jit(lambda key: init_params(MODEL, key))(jax.random.key(0))
+    rows = Answered(rows_of(tokenizer, num_needles=5), params, MODEL)
     answered = {}
     for name, shape in {
         "one": MeshShape(), "fsdp": MeshShape(), "tensor": MeshShape(data=2, tensor=2)
@@ -155,7 +156,6 @@ def test_any_mesh_finds_what_all_logits_say(tokenizer):
             dtype=jnp.float32,
             remat="none",
         )
-        rows = Answered(rows_of(tokenizer, num_needles=5), params, MODEL)
         with on_mesh(mesh):
             placed = jax.device_put(params, param_shardings(MODEL, mesh))
             answered[name] = find_needles(network, placed, rows, mesh)
@@ -171,9 +171,7 @@ class Answered:
     def __init__(self, rows, params, config):
         self._rows, self.row_length = rows, rows.row_length
         tokens = jnp.stack([row.tokens[:-1] for row in rows])
-        from llama_jax.model import forward
-
-        hidden = forward(params, tokens, config=config)
+        hidden = jax.jit(lambda tokens: forward(params, tokens, config=config))(tokens)
         self._likeliest = np.argmax(logits(params, hidden, config=config), axis=-1)
 
     def __len__(self):
