@@ -35,12 +35,14 @@ def plan_units(files: Sequence[CorpusFile]) -> list[Unit]:
     unit_bytes = min(max(total // _WANTED_UNITS, MIN_UNIT_BYTES), MAX_UNIT_BYTES)
     units: list[Unit] = []
     pieces: list[Piece] = []
+    num_bytes = 0
     for file in files:
         for piece in _pieces(file, unit_bytes):
             pieces.append(piece)
-            if sum(piece.num_bytes for piece in pieces) >= unit_bytes:
+            num_bytes += piece.num_bytes
+            if num_bytes >= unit_bytes:
                 units.append(tuple(pieces))
-                pieces = []
+                pieces, num_bytes = [], 0
     if pieces:
         units.append(tuple(pieces))
     return units

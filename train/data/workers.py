@@ -29,6 +29,32 @@ class _Stopped(Exception):
     """The main process has given up; nobody waits for the result."""
 
 
+class _Counters:
+    """Bytes, documents and tokens done by all processes, and whether all are to stop."""
+
+    def __init__(self, context: Any) -> None:
+        self._numbers = context.Array("q", 4)
+
+    def add(self, num_bytes: int, num_documents: int, num_tokens: int) -> None:
+        """In a worker. Raises `_Stopped` if it is to stop."""
+        with self._numbers.get_lock():
+            if self._numbers[3]:
+                raise _Stopped
+            for place, number in enumerate((num_bytes, num_documents, num_tokens)):
+                self._numbers[place] += number
+
+    def read(self) -> list[int]:
+        return self._numbers[:3]
+
+    def stop(self) -> None:
+        self._numbers[3] = 1
+
+    def free(self) -> None:
+        """Gives the shared memory and its semaphore back to the system: now, since after a signal
+        the process may leave without another chance to."""
+        self._numbers = None
+
+
 class _Worker(NamedTuple):
     task: Callable[[Any, Report], Any]
     report: Report
@@ -59,7 +85,7 @@ def run_all(
         yield from (task(item, report) for item in items)
         return
     context = multiprocessing.get_context("spawn")
-    counters = context.Array("q", 4)  # bytes, documents, tokens; not 0 if all is to stop
+    counters = _Counters(context)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(make_task, counters)
     )
@@ -71,12 +97,17 @@ def run_all(
             "to go on from here, with fewer --workers"
         ) from error
     finally:
-        counters[3] = 1
+        counters.stop()
         pool.shutdown(cancel_futures=True)
+        counters.free()
 
 
 def _results(
-    pool: ProcessPoolExecutor, items: Iterator[Any], workers: int, counters: Any, report: Report
+    pool: ProcessPoolExecutor,
+    items: Iterator[Any],
+    workers: int,
+    counters: _Counters,
+    report: Report,
 ) -> Iterator[Any]:
     seen = [0, 0, 0]
     # A few more than there are processes: all items at once would be held in memory.
@@ -84,24 +115,16 @@ def _results(
     while pending:
         done, pending = wait(pending, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
         pending |= {pool.submit(_run, item) for item in islice(items, len(done))}
-        now = counters[:3]
+        now = counters.read()
         report(*(after - before for after, before in zip(now, seen, strict=True)))
         seen = now
         yield from (future.result() for future in done)
 
 
-def _start(make_task: Callable[[], Callable], counters: Any) -> None:
+def _start(make_task: Callable[[], Callable], counters: _Counters) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def report(*done: int) -> None:
-        with counters.get_lock():
-            if counters[3]:
-                raise _Stopped
-            for place, number in enumerate(done):
-                counters[place] += number
-
-    _worker[:] = [_Worker(make_task(), report)]
+    _worker[:] = [_Worker(make_task(), counters.add)]
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,6 @@
-"""Small prepared folders, written without a tokenizer."""
+"""Small prepared folders, written without a tokenizer; and a small tokenizer."""
+
+import json
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import pytest
 from train.config import Source
 from train.data.mixture import Mixture
 from train.data.shard_writer import write_rows
+
+from .corpus import TEXTS
 
 VOCAB_SIZE = 1000
 HASH = "a" * 64
@@ -40,3 +44,25 @@ def mixture(write):
         Source("high", str(write("high", high)), 0.25),
     )
     return Mixture(sources, row_length=8, seed=5, tokenizer_sha256=HASH)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A folder with a small tokenizer as SmolLM2's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    built = Tokenizer(models.BPE())
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    built.train_from_iterator(TEXTS, trainer)
+    built.save(str(folder / "tokenizer.json"))
+    roles = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles))
+    return folder
