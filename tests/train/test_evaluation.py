@@ -25,6 +25,14 @@ HASH = "a" * 64
 MODEL = dataclasses.replace(TINY, context_length=32)
 
 
+@pytest.fixture(autouse=True)
+def compiled_quickly():
+    """What is computed is tested here, not how fast: compiling takes a part of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def params():
     return jax.jit(lambda key: init_params(MODEL, key))(jax.random.key(0))

@@ -26,6 +26,14 @@ BOS, EOS = 256, 257
 MODEL = dataclasses.replace(TINY, vocab_size=264, context_length=512)
 
 
+@pytest.fixture(autouse=True)
+def compiled_quickly():
+    """What is computed is tested here, not how fast: compiling takes a part of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bytes")
