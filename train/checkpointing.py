@@ -26,6 +26,7 @@ from typing import Any
 import jax
 
 from llama_jax.checkpoints.disk_errors import as_os_error
+from llama_jax.checkpoints.ocdbt_files import check_ocdbt_files
 from llama_jax.checkpoints.training_layout import (
     CHECKPOINTS_FOLDER,
     DESCRIPTION_ITEM,
@@ -40,6 +41,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from train.checkpoint_description import describe, leaf_names, read_metrics, read_progress
 from train.config import CheckpointConfig
+from train.process_zero import on_process_zero
 from train.progress import Progress
 from train.retention import Retention
 
@@ -177,6 +179,7 @@ class Checkpointer:
             for name, leaf in asked.items()
         }
         try:
+            on_process_zero(lambda: check_ocdbt_files(folder / STATE_ITEM))
             with _without_log():
                 restored = self._manager.restore(
                     step,

@@ -13,6 +13,7 @@ import numpy as np
 from llama_jax.checkpoints.asset_files import read_assets
 from llama_jax.checkpoints.dtypes import DTYPES
 from llama_jax.checkpoints.interface import Assets, TensorSpec
+from llama_jax.checkpoints.ocdbt_files import check_ocdbt_files
 from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
 from llama_jax.checkpoints.training_layout import (
     CHECKPOINTS_FOLDER,
@@ -51,6 +52,7 @@ class TrainingSource:
             raise InputError(f"{path}: was not saved to its end; give an earlier checkpoint")
         self.config, description = read_description(path)
         self._state = path / STATE_ITEM
+        check_ocdbt_files(self._state)
         listed = description.get("leaves")
         leaves = listed if isinstance(listed, dict) else {}
         self._arrays: dict[str, Any] = {}

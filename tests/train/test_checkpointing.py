@@ -55,7 +55,7 @@ def on_mesh(tree, shape):
         axes = [None] * leaf.ndim
         for d, axis in zip(range(leaf.ndim)[-2:], "ab", strict=False):
             axes[d] = axis if leaf.shape[d] % mesh.shape[axis] == 0 else None
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
+        return jax.device_put(np.asarray(leaf), NamedSharding(mesh, PartitionSpec(*axes)))
 
     return jax.tree.map(put, tree)
 
