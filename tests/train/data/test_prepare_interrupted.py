@@ -34,7 +34,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     prepare([str(long_corpus)], output=tmp_path / "whole", **options)
     # Without the pauses a unit is done before anyone can kill it.
     slow = "import train.data.tokenized_unit as t; import time; old = t.publish; "
-    slow += "t.publish = lambda *paths: (time.sleep(0.005), old(*paths))"
+    slow += "t.publish = lambda *paths: (time.sleep(0.02), old(*paths))"
     arguments = (str(long_corpus), "--tokenizer", str(tokenizer), "--row-length", "32")
     arguments += ("--workers", "1", "--output", str(tmp_path / "data"))
     killed = command(tmp_path, *arguments, before=slow)
