@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention import chunked
 from llama_jax.model import REFERENCE, Operators, Params
+from llama_jax.tokenizers.interface import Tokenizer
+from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
 from sharding.sharded_log_probs import sharded_token_log_probs
 from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
@@ -46,14 +48,14 @@ class Job:
     Attributes:
       run: what is asked for.
       mesh: the devices.
-      tokenizer_sha256: that the data must have been prepared with.
+      tokenizer: with whose hash the data must have been prepared.
       checkpointer, log, profiler: where things go.
       preemption: whether the job is told to end.
     """
 
     run: RunConfig
     mesh: Mesh
-    tokenizer_sha256: str
+    tokenizer: Tokenizer
     checkpointer: Checkpointer
     log: MetricsLog
     profiler: Profiler
@@ -62,6 +64,10 @@ class Job:
     @property
     def folder(self) -> Path:
         return Path(self.run.output)
+
+    @functools.cached_property
+    def tokenizer_sha256(self) -> str:
+        return tokenizer_hash(self.tokenizer)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

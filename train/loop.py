@@ -14,7 +14,6 @@ from llama_jax.checkpoints.load import load_checkpoint
 from llama_jax.errors import InputError
 from llama_jax.model import Params
 from llama_jax.tokenizers import load_tokenizer
-from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
 from sharding.mesh import make_mesh
 from sharding.placement import init_sharded_params, on_mesh, param_shardings
 from train.checkpointing import Checkpointer
@@ -52,7 +51,7 @@ def train(run: RunConfig, *, quiet: bool = False) -> None:
         job = Job(
             run=run,
             mesh=mesh,
-            tokenizer_sha256=tokenizer_hash(load_tokenizer(run.tokenizer)),
+            tokenizer=load_tokenizer(run.tokenizer),
             checkpointer=checkpointer,
             log=log,
             profiler=profiler,

@@ -119,6 +119,11 @@ def _check_gate(run: RunConfig, stage: StageConfig, place: str) -> None:
     gate, place = stage.gate, f"{place}.gate"
     if gate is None:
         return
+    _require(
+        not stage.average_last,
+        place,
+        "cannot stand with average_last: which checkpoints to keep would depend on its rounds",
+    )
     _one_of_sets(run, gate.short_set, f"{place}.short_set")
     _at_least(gate.max_loss_increase, 0, f"{place}.max_loss_increase")
     _require(

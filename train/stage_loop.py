@@ -59,12 +59,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
 
     # Data
     schedule = BatchSchedule(stage.batch, row_length=stage.row_length)
-    mixture = Mixture(
-        stage.mixture,
-        row_length=stage.row_length,
-        seed=stage_seed(run.seed, progress.stage),
-        tokenizer_sha256=job.tokenizer_sha256,
-    )
+    mixture = stage_mixture(job, progress.stage)
     loader = Loader(
         mixture,
         schedule,
@@ -107,7 +102,8 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
             raise InputError(
                 f"{stage.name} step {first_step + step}: the last {run.optimizer.max_skipped} "
                 f"steps were skipped (loss {values['loss']}, gradient norm "
-                f"{values['gradient_norm']}); look at the data and the learning rate, or raise optimizer.max_skipped"
+                f"{values['gradient_norm']}); look at the data and the learning rate, or raise "
+                "optimizer.max_skipped"
             )
         if (first_step + step) % run.log_every_steps and step != num_steps:
             return
@@ -168,6 +164,13 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
     return state, progress
 
 
-def stage_seed(seed: int, stage: int) -> int:
-    """The seed of a stage's data, so that two stages on the same data see it in another order."""
-    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
+def stage_mixture(job: Job, stage: int) -> Mixture:
+    """The rows of stage `stage`. Its number is part of the seed, so that two stages on the same
+    data see it in another order."""
+    seed = np.random.SeedSequence([job.run.seed, stage]).generate_state(1)[0]
+    return Mixture(
+        job.run.stages[stage].mixture,
+        row_length=job.run.stages[stage].row_length,
+        seed=int(seed),
+        tokenizer_sha256=job.tokenizer_sha256,
+    )

@@ -1,0 +1,40 @@
+"""A stage's step, compiled for devices that need not be here."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.stages import Compiled
+
+from sharding.placement import batch_sharding, on_mesh
+from train.config import RunConfig
+from train.job import make_network, stage_model
+from train.optimizer import make_optimizer
+from train.state import abstract_state
+from train.step import make_train_step
+
+
+def compile_step(run: RunConfig, stage: int, mesh: Mesh, *, rows: int) -> Compiled:
+    """The executable of a step of `rows` rows of stage `stage` on `mesh`; nothing is allocated.
+
+    Its `memory_analysis()` is per device. A step that does not fit is an error of the compiler,
+    which says by how much.
+    """
+    config = run.stages[stage]
+    optimizer = make_optimizer(run.optimizer)
+    state = abstract_state(run.model, optimizer, mesh, dtype=jnp.dtype(run.param_dtype))
+    shape = (config.micro_batches, rows // config.micro_batches, config.row_length)
+    sharding = batch_sharding(mesh)
+    dtypes = dict.fromkeys(("tokens", "targets", "segment_ids"), jnp.int32) | {"loss_mask": bool}
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, dtype in dtypes.items()
+    }
+    with on_mesh(mesh):
+        step = make_train_step(
+            make_network(run, stage_model(run, stage), mesh),
+            run.optimizer,
+            lambda step: config.learning_rate.rate(step, first_step=0, num_steps=1),
+            z_loss=run.z_loss,
+            state=state,
+        )
+        return step.lower(state, batch).compile()
