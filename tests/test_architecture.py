@@ -1,14 +1,25 @@
 """The house itself: which room may import which, where flax may appear, how long a file may be."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for room in ("llama_jax", "infer") for path in (ROOT / room).rglob("*.py"))
+PACKAGES = ("llama_jax", "sharding", "train", "infer", "configs")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
-# Room -> the rooms it may import from, besides itself. `OPEN` is open to all.
+# Package -> those it may import from, besides itself: `train` and `infer` never meet.
+PACKAGE_ARROWS = {
+    "llama_jax": set(),
+    "sharding": {"llama_jax"},
+    "train": {"llama_jax", "sharding"},
+    "infer": {"llama_jax", "sharding"},
+    "configs": {"llama_jax", "sharding", "train"},
+}
+# Room of llama_jax -> the rooms it may import from, besides itself. `OPEN` is open to all.
 OPEN = {"llama_jax.errors", "llama_jax.json_file", "llama_jax.command_line"}
 ARROWS = {
     "llama_jax.config": set(),
@@ -29,6 +40,11 @@ ARROWS = {
     "llama_jax.errors": set(),
     "llama_jax.json_file": set(),
     "llama_jax.command_line": set(),
+}  # fmt: skip
+
+HEAVY = {
+    "torch", "transformers", "tokenizers", "tiktoken", "tyro", "safetensors", "gguf", "orbax",
+    "grain", "array_record", "tensorboardX", "matplotlib", "pyarrow",
 }  # fmt: skip
 
 # What a file may hold: style says 250 lines, 400 for a kernel.
@@ -65,10 +81,11 @@ def imports_of(path: Path) -> set[str]:
 def test_arrows(path):
     module = module_of(path)
     imports = imports_of(path)
-    assert not any(name.split(".")[0] in ("train", "configs") for name in imports)
-    if module.startswith("infer"):
+    package = module.split(".")[0]
+    packages = {name.split(".")[0] for name in imports} & set(PACKAGES)
+    assert packages <= PACKAGE_ARROWS[package] | {package}
+    if package != "llama_jax":
         return
-    assert not any(name.split(".")[0] == "infer" for name in imports), "llama_jax imports infer"
     rooms = {room_of(name) for name in imports if name.startswith("llama_jax.")}
     assert rooms <= ARROWS[room_of(module)] | {room_of(module)} | OPEN
 
@@ -76,7 +93,8 @@ def test_arrows(path):
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_flax_stays_in_the_model(path):
     uses_flax = any(name.split(".")[0] == "flax" for name in imports_of(path))
-    assert not uses_flax or module_of(path).startswith("llama_jax.model.")
+    module = module_of(path)
+    assert not uses_flax or module.startswith("llama_jax.model.") or module == "sharding.placement"
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert node.value.id != "nn" or node.attr in LINEN_NAMES, f"nn.{node.attr}"
@@ -90,14 +108,45 @@ def test_files_are_short_and_documented(path):
     assert not {"utils", "common", "helpers", "misc"} & set(module_of(path).split("."))
 
 
-def test_base_import_needs_only_jax_and_flax():
-    import subprocess
-    import sys
+MESH_AXES = {"data", "stage", "fsdp", "context", "tensor"}
 
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_only_sharding_names_mesh_axes(path):
+    """As an argument of a PartitionSpec or of a collective; the same word may name other things."""
+    if module_of(path).startswith("sharding."):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if function in (
+                "PartitionSpec",
+                "P",
+                "psum",
+                "all_gather",
+                "psum_scatter",
+                "axis_index",
+            ):
+                constants = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+                assert not constants & MESH_AXES
+
+
+def test_the_model_and_its_sharding_need_only_jax_and_flax():
     code = (
         "import sys, llama_jax; llama_jax.forward, llama_jax.init_params, llama_jax.ModelConfig;"
+        "import sharding.mesh, sharding.multihost, sharding.placement, sharding.rules;"
+        "import sharding.sharded_log_probs, sharding.sharded_operators;"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"torch", "transformers", "tokenizers", "tiktoken", "tyro", "safetensors", "gguf"}
-    assert not heavy & set(run.stdout.split())
+    assert not HEAVY & set(run.stdout.split())
+
+
+def test_the_step_needs_no_more_than_optax():
+    code = (
+        "import sys; import train.config, train.schedules, train.network, train.optimizer;"
+        "import train.state, train.step, train.losses.cross_entropy, train.losses.token_log_probs;"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(run.stdout.split())
