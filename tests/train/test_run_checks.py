@@ -60,6 +60,7 @@ MISTAKES = {
     "stages[0].mixture[0].weight": (0.0, "stages[0].mixture[0].weight: must be over 0"),
     "stages[0].mixture[0].weight#": (NAN, "stages[0].mixture[0].weight: must be over 0, not nan"),
     "stages[0].average_last": (-1, "stages[0].average_last: must be at least 0"),
+    "stages[0].average_last#gate": (2, "stages[0].gate: cannot stand with average_last"),
     "stages[0].rope_theta": (-1.0, "stages[0].rope_theta: must be over 0"),
     "stages[0].learning_rate": (WarmupCosine(0.0, 0.0, 1, 2), "stages[0].learning_rate.peak: must"),
     "stages[0].learning_rate#1": (WarmupCosine(1.0, 0.0, 2, 2), "stages[0].learning_rate.decay"),
