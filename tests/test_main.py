@@ -110,7 +110,7 @@ def test_two_words_reach_their_function():
 
 # Arguments, and what the line says. {} is a folder with checkpoints a and b.
 MISTAKES = {
-    "unknown command": (["convrt"], "no command 'convrt'; did you mean convert?"),
+    "unknown command": (["convrt"], "no command 'convrt'; did you mean convert"),
     "far command": (["xyzzy"], "one of: quickstart, convert"),
     "half a command": (["bench", "inferr"], "no command 'bench inferr'; did you mean bench infer?"),
     "far half": (["bench", "xyzzy"], "no command 'bench xyzzy'; one of: bench infer"),
