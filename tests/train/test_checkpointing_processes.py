@@ -22,23 +22,34 @@ SCRIPT = Path(__file__).with_name("checkpoint_process.py")
 job = runpy.run_path(str(SCRIPT), run_name="checkpoint_process")
 
 
-def start(command, run, *rest, processes=1, devices=4):
-    """Starts the processes of a job."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, command, run, str(i), str(processes), str(port)]
-            + [str(word) for word in rest],
-            env=os.environ | {"XLA_FLAGS": flags},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(processes)
-    ]
+@pytest.fixture
+def start():
+    """Starts the processes of a job; none outlives the test."""
+    everything = []
+
+    def start_job(command, run, *rest, processes=1, devices=4):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        started = [
+            subprocess.Popen(
+                [sys.executable, SCRIPT, command, run, str(i), str(processes), str(port)]
+                + [str(word) for word in rest],
+                env=os.environ | {"XLA_FLAGS": flags},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(processes)
+        ]
+        everything.extend(started)
+        return started
+
+    yield start_job
+    for process in everything:
+        with process:  # closes its pipes and waits
+            process.kill()
 
 
 def read_until(process, line):
@@ -51,11 +62,7 @@ def read_until(process, line):
 
 def finish(started):
     """Their last lines of standard output; fails with their standard error."""
-    try:
-        outputs = [process.communicate(timeout=120) for process in started]
-    finally:
-        for process in started:
-            process.kill()
+    outputs = [process.communicate(timeout=120) for process in started]
     for process, (_, errors) in zip(started, outputs, strict=True):
         assert process.returncode == 0, errors
     return [(out.splitlines() or [""])[-1] for out, _ in outputs]
@@ -72,7 +79,7 @@ def kill_in_the_middle_of_a_save(started, run):
     for process in started:
         process.kill()
     for process in started:
-        process.communicate()
+        process.wait()
     assert list((run / "checkpoints").glob("000002*tmp*")), "the save was over too soon"
 
 
@@ -83,7 +90,7 @@ def tokenizer(tmp_path):
     return file
 
 
-def test_two_processes_save_and_one_goes_on_and_the_other_way_round(tmp_path, tokenizer):
+def test_two_processes_save_and_one_goes_on_and_the_other_way_round(start, tmp_path, tokenizer):
     run = tmp_path / "run"
     finish(start("save, export", run, 1, tokenizer, processes=2))
     job["restore"](run, step=1)
@@ -99,7 +106,9 @@ def test_two_processes_save_and_one_goes_on_and_the_other_way_round(tmp_path, to
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_in_the_middle_of_a_save_the_checkpoint_before_it_is_whole(tmp_path, processes):
+def test_killed_in_the_middle_of_a_save_the_checkpoint_before_it_is_whole(
+    start, tmp_path, processes
+):
     kill_in_the_middle_of_a_save(start("save slowly", tmp_path, processes=processes), tmp_path)
     assert saved_steps(tmp_path) == [1]
     job["restore"](tmp_path, step=1)
@@ -109,14 +118,14 @@ def test_killed_in_the_middle_of_a_save_the_checkpoint_before_it_is_whole(tmp_pa
     shutil.rmtree(tmp_path)
 
 
-def test_full_disk_is_an_error_of_the_folder_and_loses_nothing(tmp_path):
+def test_full_disk_is_an_error_of_the_folder_and_loses_nothing(start, tmp_path):
     (out,) = finish(start("save on a full disk", tmp_path))
     assert out == f"OSError {tmp_path / 'checkpoints'} File too large"
     assert saved_steps(tmp_path) == [1]
     job["restore"](tmp_path, step=1)
 
 
-def test_one_of_two_processes_is_preempted_and_both_save_the_same_step(tmp_path):
+def test_one_of_two_processes_is_preempted_and_both_save_the_same_step(start, tmp_path):
     started = start("wait for preemption", tmp_path, processes=2, devices=1)
     for process in started:
         read_until(process, "trains\n")
@@ -125,7 +134,7 @@ def test_one_of_two_processes_is_preempted_and_both_save_the_same_step(tmp_path)
     assert first == second and first.startswith("saves at ")
 
 
-def test_a_process_alone_is_preempted(tmp_path):
+def test_a_process_alone_is_preempted(start, tmp_path):
     started = start("wait for preemption", tmp_path)
     read_until(started[0], "trains\n")
     started[0].send_signal(signal.SIGTERM)
