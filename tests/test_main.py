@@ -127,6 +127,8 @@ MISTAKES = {
     "taken destination": (["convert", "{}/a", "{}/b", "--to", "hf"], "b: already exists"),
     "forbidden": (["convert", "{}/a", "/proc/x", "--to", "hf"], "/proc/x"),
     "no prompt file": (["compare", "{}/a", "{}/b", "--prompt-file", "no.txt"], "no.txt: No such"),
+    "unknown run": (["train", "tiny"], "no run 'tiny'; did you mean tiny_cpu?"),
+    "unknown field": (["train", "tiny_cpu", "--optimizer.beta", "1"], "--optimizer.beta1"),
     "bad tolerance": (["compare", "{}/a", "{}/b", "--tolerance", "2"], "--tolerance: 2.0"),
 }
 
