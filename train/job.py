@@ -5,7 +5,6 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
@@ -118,8 +117,3 @@ def stage_model(run: RunConfig, stage: int) -> ModelConfig:
         if earlier.rope_scaling is not None:
             config = dataclasses.replace(config, rope_scaling=earlier.rope_scaling)
     return config
-
-
-def step_metrics(metrics: dict[str, jax.Array]) -> dict[str, float]:
-    """A step's metrics on the host; waits until the step is done."""
-    return {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -24,6 +24,7 @@ from train.metrics_log import MetricsLog
 from train.preemption import Preemption
 from train.profiler import Profiler
 from train.progress import Progress
+from train.resume_checks import latest_progress
 from train.run_tokenizer import copy_tokenizer
 from train.stage_end import end_stage
 from train.stage_loop import train_stage
@@ -81,7 +82,8 @@ def start(job: Job) -> tuple[TrainState, Progress]:
     run, checkpointer = job.run, job.checkpointer
     abstract = job.abstract_state()
     if (step := checkpointer.latest_step()) is not None:
-        state, progress = checkpointer.restore(abstract)
+        stage = latest_progress(job.folder).stage
+        state, progress = checkpointer.restore(abstract, model_config=stage_model(run, stage))
         job.log.write(step, "event", {"resumed": f"from the checkpoint of step {step}"})
         return state, progress
     if run.initial_weights is not None:

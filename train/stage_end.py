@@ -61,7 +61,7 @@ def try_gate(job: Job, state: TrainState, progress: Progress) -> GateDecision:
     )
     found = find_needles(network, state.params, rows, job.mesh)
     accuracy = sum(found) / len(found)
-    job.log.write(progress.step, "evaluation", {**losses, "needles_found": accuracy})
+    job.log.write(progress.step, "event", {"needles_found": accuracy})
     return decide_gate(
         stage.gate,
         short_loss=losses[stage.gate.short_set],
