@@ -91,11 +91,13 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
     path = resolve_source(str(path))
     source = open_source(path)
     generation = dict(source.assets.generation)
-    place = path if source.format == "gguf" else path / "generation_config.json"
+    # Where the text side is no file beside the weights: inside the .gguf, or with the run.
+    apart = source.format in ("gguf", "training")
+    place = path if apart else path / "generation_config.json"
     sampling = sampling_defaults(generation, file_format=source.format, place=place)
     eos_ids = _eos_ids(generation, place)
     load_text = partial(_load_text, files=source.assets.files)
-    if source.format == "gguf":
+    if apart:
         # The text side first: it takes a moment, and its errors should not wait for the weights.
         with tempfile.TemporaryDirectory() as folder:
             tokenizer, chat_format, begins_with_bos = load_text(Path(folder))
