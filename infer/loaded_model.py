@@ -4,6 +4,7 @@ Any format will do. A GGUF file has its tokenizer in its metadata; it is written
 files for a moment and read like any other.
 """
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,10 +153,13 @@ def sampling_defaults(
 def _load_text(
     folder: Path, *, files: Mapping[str, Path | bytes]
 ) -> tuple[Tokenizer, ChatFormat | None, bool]:
-    """Tokenizer, chat format and whether text begins with BOS; files in memory go into `folder`."""
+    """Tokenizer, chat format and whether text begins with BOS; `files` that are not in `folder` are
+    put there."""
     for name, content in files.items():
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
+        elif not (folder / name).exists():
+            shutil.copy(content, folder / name)
     tokenizer = load_tokenizer(folder)
     return tokenizer, chat_format_for(folder, tokenizer), _begins_with_bos(folder, tokenizer)
 
