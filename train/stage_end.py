@@ -32,8 +32,8 @@ def end_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainSta
             return state, dataclasses.replace(progress, gate_rounds=progress.gate_rounds + 1)
         if decision.verdict == "stop":
             raise InputError(
-                f"stage {stage.name}: its gate is not passed: {decision.reason}; give the stage "
-                "more tokens, or set gate.on_failure to continue"
+                f"stage {stage.name}: its gate is not passed: {decision.reason}; raise "
+                "gate.max_extra_rounds, or set gate.on_failure to continue"
             )
     if stage.average_last:
         state = average(job, state, progress)
