@@ -37,7 +37,7 @@ class Manifest:
     row_length: T, the tokens that a row predicts.
     num_rows: of all shards.
     num_tokens: of all documents, with those that begin and end them.
-    num_documents: with at least one character.
+    num_documents: with at least one character, and of a length that was asked for.
     num_empty: texts without a character, left out.
     num_skipped: damaged records, left out because `--on-error skip` said so.
     bos_id, eos_id: the tokens that begin and end every document, or None.
@@ -45,6 +45,9 @@ class Manifest:
     on_error: `stop` or `skip`.
     shards: in the order of their rows.
     sources: in the order of their documents; empty if the documents came from no file.
+    min_tokens, max_tokens: documents with fewer or with more tokens, those that begin and end them
+      included, were left out; a max_tokens of None leaves out none.
+    num_other_lengths: how many those were.
     """
 
     tokenizer_sha256: str
@@ -61,6 +64,9 @@ class Manifest:
     on_error: str
     shards: tuple[Shard, ...]
     sources: tuple[SourceFile, ...]
+    min_tokens: int = 0
+    max_tokens: int | None = None
+    num_other_lengths: int = 0
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from train.data.tokenized_unit import (
     TokenizeSettings,
     UnitCounts,
     UnitTokenizer,
+    add_counts,
     check_complaint,
     finished_unit,
 )
@@ -56,6 +57,8 @@ def prepare(
     on_error: str = "stop",
     bos: str | None = None,
     eos: str | None = None,
+    min_tokens: int = 0,
+    max_tokens: int | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     quiet: bool = True,
@@ -70,6 +73,8 @@ def prepare(
       text_field: the field of JSON objects, or the Parquet column, with the text.
       on_error: for damaged records: `stop` raises, `skip` counts them and leaves them out.
       bos, eos: see `document_boundary`.
+      min_tokens, max_tokens: documents with fewer or more tokens, BOS and EOS included, are counted
+        and left out.
       workers: processes; as many as there are cores by default.
       overwrite: replaces a prepared folder, and discards unfinished work of other arguments.
       quiet: shows no progress on stderr.
@@ -81,6 +86,13 @@ def prepare(
     """
     if row_length < 1:
         raise InputError(f"--row-length must be at least 1, not {row_length}")
+    if min_tokens < 0:
+        raise InputError(f"--min-tokens must be at least 0, not {min_tokens}")
+    if max_tokens is not None and max_tokens < max(min_tokens, 1):
+        raise InputError(
+            f"--max-tokens must be at least {max(min_tokens, 1)}, not {max_tokens}: otherwise no "
+            "document is left"
+        )
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers must be at least 1, not {workers}")
@@ -95,6 +107,8 @@ def prepare(
         "text_field": text_field,
         "bos_id": boundary.bos_id,
         "eos_id": boundary.eos_id,
+        "min_tokens": min_tokens,
+        "max_tokens": max_tokens,
         "format_version": FORMAT_VERSION,
     }
     sources = tuple(SourceFile(file.path, file.num_bytes) for file in files)
@@ -103,39 +117,46 @@ def prepare(
     arguments = {**same, "input files": files, "units": len(units)}
     with Staging(output, arguments, overwrite=overwrite) as staging:
         settings = TokenizeSettings(
-            str(staging.units), str(tokenizer), boundary, text_field, on_error
+            folder=str(staging.units),
+            tokenizer=str(tokenizer),
+            boundary=boundary,
+            text_field=text_field,
+            on_error=on_error,
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
         )
-        counts = _tokenize(settings, units, workers=workers, quiet=quiet)
-        num_tokens = sum(unit.num_tokens for unit in counts)
-        if num_tokens < 2:
+        units_counts = _tokenize(settings, units, workers=workers, quiet=quiet)
+        counts = add_counts(units_counts)
+        if counts.num_tokens < 2:
             staging.discard()
             raise InputError(
                 f"{', '.join(inputs)}: no document with a text in {len(files)} files "
-                f"({sum(unit.num_empty for unit in counts)} empty texts, "
-                f"{sum(unit.num_skipped for unit in counts)} damaged records)"
+                f"({counts.num_empty} empty texts, {counts.num_skipped} damaged records, "
+                f"{counts.num_other_lengths} of another length)"
             )
         task = partial(
             _ShardPacker,
             str(staging.units),
             str(staging.data),
-            [unit.num_tokens for unit in counts],
+            [unit.num_tokens for unit in units_counts],
             row_length,
             loaded.vocab_size,
         )
         manifest = Manifest(
             **same,
             vocab_size=loaded.vocab_size,
-            num_rows=count_rows(num_tokens, row_length=row_length),
-            num_tokens=num_tokens,
-            num_documents=sum(unit.num_documents for unit in counts),
-            num_empty=sum(unit.num_empty for unit in counts),
-            num_skipped=sum(unit.num_skipped for unit in counts),
+            num_rows=count_rows(counts.num_tokens, row_length=row_length),
+            num_tokens=counts.num_tokens,
+            num_documents=counts.num_documents,
+            num_empty=counts.num_empty,
+            num_skipped=counts.num_skipped,
+            num_other_lengths=counts.num_other_lengths,
             on_error=on_error,
-            shards=_pack(task, num_tokens, row_length, workers=workers, quiet=quiet),
+            shards=_pack(task, counts.num_tokens, row_length, workers=workers, quiet=quiet),
             sources=sources,
         )
         staging.publish(manifest)
-    return manifest, tuple(complaint for unit in counts for complaint in unit.complaints)[:10]
+    return manifest, counts.complaints
 
 
 def _finished(

@@ -18,6 +18,8 @@ def prepare_command(
     on_error: Literal["stop", "skip"] = "stop",
     bos: str | None = None,
     eos: str | None = None,
+    min_tokens: int = 0,
+    max_tokens: int | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -33,11 +35,13 @@ def prepare_command(
       inputs: files, folders, or patterns in quotes such as 'web/**/*.jsonl.zst'.
       tokenizer: a checkpoint folder, a tokenizer.json or a tokenizer.model.
       row_length: tokens that a row predicts; the stage that trains on it has the same.
-      output: a new folder for the rows.
+      output: a new folder for the rows; folders above it are made too.
       text_field: the JSON field or Parquet column that holds the text.
       on_error: what a damaged record does: end the work, or be counted and left out.
       bos: a special token to begin each document, or none; by default the tokenizer's BOS.
       eos: a special token to end each document, or none; by default its end-of-text token.
+      min_tokens: leave out documents with fewer tokens, BOS and EOS included.
+      max_tokens: leave out documents with more; by default none is too long.
       workers: processes; by default one a core.
       overwrite: replace the output, and discard unfinished work with other arguments.
       quiet: print nothing but errors.
@@ -51,6 +55,8 @@ def prepare_command(
         on_error=on_error,
         bos=bos,
         eos=eos,
+        min_tokens=min_tokens,
+        max_tokens=max_tokens,
         workers=workers,
         overwrite=overwrite,
         quiet=quiet,
@@ -60,7 +66,8 @@ def prepare_command(
     print(
         f"{output}: {manifest.num_documents:,} documents, {manifest.num_tokens:,} tokens, "
         f"{manifest.num_rows:,} rows of {manifest.row_length:,} in {len(manifest.shards)} shards; "
-        f"left out: {manifest.num_empty:,} empty texts, {manifest.num_skipped:,} damaged records"
+        f"left out: {manifest.num_empty:,} empty texts, {manifest.num_skipped:,} damaged records, "
+        f"{manifest.num_other_lengths:,} of another length"
     )
     for complaint in complaints:
         print(f"left out: {complaint}", file=sys.stderr)

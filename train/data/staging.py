@@ -45,10 +45,8 @@ class Staging:
     def __enter__(self) -> "Staging":
         """Raises `InputError` if the output is there, or unfinished work of other arguments, or a
         process that works on it."""
-        if not self._output.parent.is_dir():
-            raise InputError(f"--output {self._output}: {self._output.parent} is no folder")
         self._check_output()
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self._folder / "lock", "w")
         try:
             self._take_lock()
@@ -79,7 +77,14 @@ class Staging:
         discard(self._folder)
 
     def _check_output(self) -> None:
-        if not self._output.exists() or not any(self._output.iterdir()):
+        if not self._output.exists():
+            nearest = next(folder for folder in self._output.parents if folder.exists())
+            if not nearest.is_dir():
+                raise InputError(f"--output {self._output}: {nearest} is a file, and no folder")
+            return
+        if not self._output.is_dir():
+            raise InputError(f"--output {self._output}: is a file; name a folder")
+        if not any(self._output.iterdir()):
             return
         if not (self._output / MANIFEST_FILE).is_file():
             raise InputError(

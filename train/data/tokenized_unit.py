@@ -8,7 +8,7 @@ unit-000012.json     the counts
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class UnitCounts:
     num_tokens, num_documents: written.
     num_empty: texts without a character.
     num_skipped: damaged records.
+    num_other_lengths: documents that are shorter or longer than asked for.
     complaints: of the first damaged records.
     """
 
@@ -42,6 +43,7 @@ class UnitCounts:
     num_documents: int
     num_empty: int
     num_skipped: int
+    num_other_lengths: int
     complaints: tuple[str, ...]
 
 
@@ -55,6 +57,7 @@ class TokenizeSettings:
       boundary: tokens before and after each document.
       text_field: of JSON and Parquet.
       on_error: `stop` or `skip`.
+      min_tokens, max_tokens: lengths of the documents to keep, with their boundary; None: any.
     """
 
     folder: str
@@ -62,6 +65,13 @@ class TokenizeSettings:
     boundary: DocumentBoundary
     text_field: str
     on_error: str
+    min_tokens: int
+    max_tokens: int | None
+
+    def has_length(self, num_tokens: int) -> bool:
+        """Whether a document of so many tokens is kept."""
+        fits = self.max_tokens is None or num_tokens <= self.max_tokens
+        return fits and num_tokens >= self.min_tokens
 
 
 def unit_path(folder: str | Path, number: int, ending: str) -> Path:
@@ -76,6 +86,16 @@ def finished_unit(folder: str | Path, number: int) -> UnitCounts | None:
         return None
     fields = json.loads(path.read_text())
     return UnitCounts(**{**fields, "complaints": tuple(fields["complaints"])})
+
+
+def add_counts(units: Sequence[UnitCounts]) -> UnitCounts:
+    """The counts of several units together, with the first complaints."""
+    complaints = tuple(complaint for unit in units for complaint in unit.complaints)
+    names = (field.name for field in dataclasses.fields(UnitCounts) if field.name != "complaints")
+    return UnitCounts(
+        **{name: sum(getattr(unit, name) for unit in units) for name in names},
+        complaints=complaints[:_MAX_COMPLAINTS],
+    )
 
 
 class UnitTokenizer:
@@ -94,7 +114,8 @@ class UnitTokenizer:
         number, unit = item
         lengths: list[int] = []
         complaints: list[str] = []
-        num_empty = num_skipped = waiting = num_bytes = num_tokens = 0
+        num_empty = num_skipped = num_other_lengths = 0
+        waiting = num_bytes = num_tokens = 0
         with written(self._temporary(number, "tokens")) as file:
             for piece in unit:
                 for record in read_documents(piece, text_field=self._settings.text_field):
@@ -107,6 +128,8 @@ class UnitTokenizer:
                         check_complaint(complaint, on_error=self._settings.on_error)
                     elif not record.text:
                         num_empty += 1
+                    elif not self._settings.has_length(len(ids)):
+                        num_other_lengths += 1
                     else:
                         file.write(ids.tobytes())
                         lengths.append(len(ids))
@@ -115,7 +138,14 @@ class UnitTokenizer:
                         report(num_bytes, waiting, num_tokens)
                         num_bytes = waiting = num_tokens = 0
         report(num_bytes, waiting, num_tokens)
-        counts = UnitCounts(sum(lengths), len(lengths), num_empty, num_skipped, tuple(complaints))
+        counts = UnitCounts(
+            num_tokens=sum(lengths),
+            num_documents=len(lengths),
+            num_empty=num_empty,
+            num_skipped=num_skipped,
+            num_other_lengths=num_other_lengths,
+            complaints=tuple(complaints),
+        )
         with written(self._temporary(number, "lengths")) as file:
             file.write(np.array(lengths, "<u8").tobytes())
         with written(self._temporary(number, "json")) as file:

@@ -150,6 +150,56 @@ def test_an_output_is_replaced_only_when_asked_and_only_data(corpus, tokenizer, 
     assert len(list(corpus.iterdir())) == 5
 
 
+def test_folders_above_the_output_are_made(corpus, tokenizer, tmp_path):
+    options = {"tokenizer": tokenizer, "row_length": 16, "workers": 1}
+    prepare([str(corpus)], output=tmp_path / "a/b/c", **options)
+    assert len(documents_of(tmp_path / "a/b/c")) == 25
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["c"]
+
+
+def test_documents_of_other_lengths_are_counted_and_left_out(
+    corpus, tokenizer, tmp_path, small_units
+):
+    options = {"tokenizer": tokenizer, "row_length": 16, "workers": 1}
+    prepare([str(corpus)], output=tmp_path / "all", **options)
+    documents = documents_of(tmp_path / "all")
+    lengths = sorted(len(document) + 2 for document in documents)  # BOS and EOS count
+    middle = lengths[len(lengths) // 2]
+    assert lengths[0] < middle < lengths[-1]
+    short, _ = prepare([str(corpus)], output=tmp_path / "s", max_tokens=middle, **options)
+    long, _ = prepare([str(corpus)], output=tmp_path / "l", min_tokens=middle + 1, **options)
+    assert documents_of(tmp_path / "s") == [d for d in documents if len(d) + 2 <= middle]
+    assert documents_of(tmp_path / "l") == [d for d in documents if len(d) + 2 > middle]
+    assert short.num_documents == long.num_other_lengths > 0
+    assert long.num_documents == short.num_other_lengths > 0
+    assert (short.min_tokens, short.max_tokens) == (0, middle)
+    assert (long.min_tokens, long.max_tokens) == (middle + 1, None)
+    assert short.num_empty == long.num_empty == 4
+
+
+def test_another_length_of_documents_is_another_argument(corpus, tokenizer, tmp_path, monkeypatch):
+    options = {"tokenizer": tokenizer, "row_length": 16, "output": tmp_path / "data", "workers": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_pack", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare([str(corpus)], min_tokens=5, **options)
+    with pytest.raises(InputError, match=r"begun with other arguments \(min_tokens, max_tokens\)"):
+        prepare([str(corpus)], max_tokens=50, **options)
+    manifest, _ = prepare([str(corpus)], min_tokens=5, **options)
+    assert prepare([str(corpus)], min_tokens=5, **options)[0] == manifest  # is ready
+    with pytest.raises(InputError, match="holds data prepared with other arguments"):
+        prepare([str(corpus)], **options)
+
+
+def test_a_filter_that_leaves_nothing_says_how_many_documents_there_were(
+    corpus, tokenizer, tmp_path
+):
+    options = {"tokenizer": tokenizer, "row_length": 16, "output": tmp_path / "data", "workers": 1}
+    with pytest.raises(InputError, match=r"4 empty texts, 0 damaged records, 25 of another length"):
+        prepare([str(corpus)], min_tokens=10_000, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
 @pytest.mark.parametrize("content", [b"", jsonl([""]), jsonl(["", ""]) + b"\n"])
 def test_a_corpus_without_text_is_an_error_and_leaves_nothing(tokenizer, tmp_path, content):
     (tmp_path / "empty.jsonl").write_bytes(content)
@@ -193,11 +243,13 @@ def test_the_command_says_what_it_made_and_what_it_left_out(corpus, tokenizer, t
         "16",
     ]
     arguments += ["--output", str(tmp_path / "data"), "--workers", "1", "--on-error", "skip"]
+    arguments += ["--min-tokens", "8"]
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     out, err = capsys.readouterr()
-    assert not stop.value.code and "25 documents" in out and "rows of 16" in out
-    assert "4 empty texts, 1 damaged records" in out and "f.jsonl: line 1" in err
+    assert not stop.value.code and "21 documents" in out and "rows of 16" in out
+    assert "4 empty texts, 1 damaged records, 4 of another length" in out
+    assert "f.jsonl: line 1" in err
     with pytest.raises(SystemExit):
         main(["data", "prepare", "--help"])
     assert "Example: llama-jax data prepare" in capsys.readouterr().out
@@ -208,7 +260,11 @@ def test_the_command_says_what_it_made_and_what_it_left_out(corpus, tokenizer, t
     [
         ({"row_length": 0}, "--row-length must be at least 1, not 0"),
         ({"workers": 0}, "--workers must be at least 1, not 0"),
-        ({"output": "nowhere/data"}, "nowhere is no folder"),
+        ({"min_tokens": -1}, "--min-tokens must be at least 0, not -1"),
+        ({"max_tokens": 0}, "--max-tokens must be at least 1, not 0: otherwise no document"),
+        ({"min_tokens": 9, "max_tokens": 8}, "--max-tokens must be at least 9, not 8"),
+        ({"output": __file__}, "test_prepare.py: is a file; name a folder"),
+        ({"output": f"{__file__}/a/b"}, "test_prepare.py is a file, and no folder"),
         ({"tokenizer": "nowhere"}, "nowhere: no such file"),
         ({"bos": "<s>"}, "--bos '<s>': no special token"),
     ],
