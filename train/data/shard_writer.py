@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,11 @@ _WRITER_OPTIONS = "group_size:1,zstd:3"
 def shard_name(number: int) -> str:
     """File name of shard `number`."""
     return f"rows-{number:06d}.arrayrecord"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file of a data set is a shard."""
+    return re.fullmatch(r"rows-\d{6,}\.arrayrecord", name) is not None
 
 
 def write_shard(path: Path, rows: Iterable[PackedTokens], *, vocab_size: int) -> Shard:

@@ -19,7 +19,7 @@ from typing import Any
 from llama_jax.errors import InputError
 from train.data.atomic_file import publish, written
 from train.data.manifest import MANIFEST_FILE, Manifest
-from train.data.shard_writer import write_manifest
+from train.data.shard_writer import is_shard_name, write_manifest
 
 _ARGUMENTS = "arguments.json"
 
@@ -96,6 +96,12 @@ class Staging:
                 f"--output {self._output}: holds data prepared with other arguments or of other "
                 "files; name another folder, or replace it with --overwrite"
             )
+        for file in self._output.iterdir():
+            if file.name != MANIFEST_FILE and not is_shard_name(file.name):
+                raise InputError(
+                    f"--output {self._output}: holds {file.name}, which is no part of the data and "
+                    "would be lost; move it away, or name another folder"
+                )
 
     def _take_lock(self) -> None:
         try:

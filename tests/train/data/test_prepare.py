@@ -144,6 +144,10 @@ def test_an_output_is_replaced_only_when_asked_and_only_data(corpus, tokenizer, 
     assert files_of(tmp_path / "data") == before
     prepare([str(corpus)], row_length=8, overwrite=True, **options)
     assert PackedRows(tmp_path / "data", row_length=8)
+    (tmp_path / "data" / "notes").mkdir()
+    with pytest.raises(InputError, match="holds notes, which is no part of the data and would be"):
+        prepare([str(corpus)], row_length=16, overwrite=True, **options)
+    assert PackedRows(tmp_path / "data", row_length=8) and (tmp_path / "data" / "notes").is_dir()
     options["output"] = corpus
     with pytest.raises(InputError, match="holds something that is no prepared data"):
         prepare([f"{corpus}/a.jsonl"], row_length=8, overwrite=True, **options)
