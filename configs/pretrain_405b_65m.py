@@ -13,8 +13,8 @@ def pretrain_405b_65m() -> RunConfig:
     """Llama 3.1 405B with a last batch of 64 x 2^20 = 67,108,864 tokens: 8,192 rows of 8,192.
 
     Command: on every host, `llama-jax train pretrain_405b_65m`; the folder as for `pretrain_405b`.
-    Hardware: TPU v5p:16x16x16, 4,096 chips; eight rows of 8,192 over 4 chips: 68 GB
-      of block inputs a chip.
+    Hardware: TPU v5p:16x16x16, 4,096 chips; the last steps have four micro-batches of what
+      `pretrain_405b` has at once.
     Time: an estimate: the FLOPs are those of `pretrain_405b`, 485 days at 50 % utilisation.
     Expected loss: not known. Four times the published batch, at the published peak rate, in half
       the steps: a variant for machines that want it, not what Llama 3.1 was trained with.
@@ -23,7 +23,12 @@ def pretrain_405b_65m() -> RunConfig:
     # 60 + 342,100 + 189,695 steps, so the cosine of 1.2M would end at half its height.
     rate = WarmupCosine(peak=8e-5, end=8e-7, warmup_steps=8000, decay_steps=532_000)
     ramp = (*LLAMA_3_RAMP[:2], RampStep(LLAMA_3_RAMP[2].after_tokens, 8192, 64 * MEBI))
-    first, second = pretrain_stages(
-        ramp, num_tokens=15_600_000_000_000, learning_rate=rate, mix=LLAMA_3_MIX, data="data"
+    stages = pretrain_stages(
+        ramp,
+        num_tokens=15_600_000_000_000,
+        learning_rate=rate,
+        mix=LLAMA_3_MIX,
+        data="data",
+        tokens_at_once=16 * MEBI,
     )
-    return dataclasses.replace(base, output="runs/pretrain_405b_65m", stages=(first, second))
+    return dataclasses.replace(base, output="runs/pretrain_405b_65m", stages=stages)

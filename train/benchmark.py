@@ -53,7 +53,7 @@ def bench_train(
         run, whose precision, remat policy, mesh and first stage are taken.
       rows: in a step; of the run's first step, or 4.
       row_length: tokens that a row predicts; of the run's first stage, or 512.
-      micro_batches: parts of a step; of the run's first stage, or 1.
+      micro_batches: parts of a step; of the run's first step, or 1.
       data: a folder that `data prepare` wrote; random token ids, one document a row, without it.
       dtypes: of activations, one measurement each; the run's, or float32 and bfloat16 on a CPU and
         bfloat16 elsewhere.
@@ -117,7 +117,7 @@ def _shape(run: RunConfig, **given: int | None) -> dict[str, int]:
         shape = {
             "rows": stage.batch[0].rows,
             "row_length": stage.row_length,
-            "micro_batches": stage.micro_batches,
+            "micro_batches": stage.batch[0].micro_batches,
         }
     shape |= {name: value for name, value in given.items() if value is not None}
     if shape["rows"] % shape["micro_batches"]:

@@ -56,10 +56,13 @@ class Source:
 
 @dataclass(frozen=True)
 class BatchStep:
-    """From `after_tokens` tokens of the stage on, a step has `rows` rows."""
+    """From `after_tokens` tokens of the stage on, a step has `rows` rows, split into so many
+    `micro_batches`, whose gradients are summed in float32: memory grows with rows / micro_batches.
+    """
 
     after_tokens: int
     rows: int
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,6 @@ class StageConfig:
       row_length: tokens that a row predicts (T); the data must be prepared with it.
       mixture: where rows come from.
       batch: rows a step, by tokens seen in the stage; the first begins at 0.
-      micro_batches: into how many parts a step's rows are split; gradients are summed in float32.
       learning_rate: by step.
       rope_theta, rope_scaling: replace those of the model from here on; None keeps them.
       gate: what must hold at its end.
@@ -109,7 +111,6 @@ class StageConfig:
     mixture: tuple[Source, ...]
     batch: tuple[BatchStep, ...]
     learning_rate: LearningRate
-    micro_batches: int = 1
     rope_theta: float | None = None
     rope_scaling: RopeScaling | None = None
     gate: Gate | None = None

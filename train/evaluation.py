@@ -55,7 +55,6 @@ def evaluate(
         loader = Loader(
             rows,
             BatchSchedule((BatchStep(0, held_out.batch_rows),), row_length=rows.row_length),
-            micro_batches=1,
             sharding=batch_sharding(mesh),
             first_step=0,
             num_steps=-(-held_out.num_rows // held_out.batch_rows),

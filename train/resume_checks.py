@@ -82,7 +82,7 @@ def _is_free(path: str, run: RunConfig, progress: Progress) -> bool:
     index, field = int(match[1]), match[2]
     if index > progress.stage or (index == progress.stage and not _is_under_way(progress)):
         return True
-    if field == "micro_batches":
+    if re.fullmatch(r"batch\[\d+\]\.micro_batches", field):
         return True
     if index < progress.stage:
         return False

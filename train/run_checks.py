@@ -66,7 +66,7 @@ def _check_names(run: RunConfig) -> None:
 
 def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str) -> None:
     model = run.model
-    for field in ("num_tokens", "row_length", "micro_batches"):
+    for field in ("num_tokens", "row_length"):
         _at_least(getattr(stage, field), 1, f"{place}.{field}")
     _require(
         stage.row_length <= model.context_length,
@@ -88,17 +88,18 @@ def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str
     _require(bool(stage.batch), f"{place}.batch", "must have at least one step")
     starts = [step.after_tokens for step in stage.batch]
     _require(starts[0] == 0, f"{place}.batch[0].after_tokens", f"must be 0, not {starts[0]}")
-    parts = stage.micro_batches * mesh.data * mesh.fsdp
     for index, step in enumerate(stage.batch):
         where = f"{place}.batch[{index}]"
         if index:
             ascends = step.after_tokens > starts[index - 1]
             _require(ascends, f"{where}.after_tokens", f"must be over {starts[index - 1]}")
         _at_least(step.rows, 1, f"{where}.rows")
+        _at_least(step.micro_batches, 1, f"{where}.micro_batches")
+        parts = step.micro_batches * mesh.data * mesh.fsdp
         _require(
             step.rows % parts == 0,
             f"{where}.rows",
-            f"{step.rows} is not a multiple of {parts} = {stage.micro_batches} micro-batches x "
+            f"{step.rows} is not a multiple of {parts} = {step.micro_batches} micro-batches x "
             f"data {mesh.data} x fsdp {mesh.fsdp}",
         )
     _check_rate(stage, place)

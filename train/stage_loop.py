@@ -60,7 +60,6 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
     loader = Loader(
         mixture,
         schedule,
-        micro_batches=stage.micro_batches,
         sharding=batch_sharding(job.mesh),
         first_step=progress.stage_step,
         num_steps=num_steps - progress.stage_step,

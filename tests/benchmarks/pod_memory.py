@@ -19,11 +19,12 @@ from llama_jax.model import REMAT_POLICIES
 from sharding.mesh import make_mesh
 from sharding.topology import topology_devices
 from train.ahead_of_time import compile_step
+from train.config import BatchStep
 from train.run_source import load_function
 
 RESULTS = Path(__file__).parent / "results" / "pod_memory.json"
 GIB = 2**30
-# Run, stage at 8,192 tokens a row, topology, rows per device of one micro-batch.
+# Run, stage at 8,192 tokens a row, topology.
 WHOLE = (("pretrain_8b", 1, "v5p:2x2x4"), ("pretrain_405b", 1, "v5p:16x16x16"))
 BY_POLICY = ("pretrain_8b", 1, "v5p:2x2x4")
 
@@ -45,15 +46,13 @@ def measure(name: str, stage: int, topology: str, *, remat: str | None = None, o
     run = dataclasses.replace(run, remat=remat or run.remat)
     mesh = make_mesh(run.mesh, topology_devices(topology))
     if one_row:
-        alone = dataclasses.replace(run.stages[stage], micro_batches=1)
-        run = dataclasses.replace(run, stages=(alone,))
-        stage, rows = 0, mesh.shape["data"] * mesh.shape["fsdp"]
+        batch_step = BatchStep(0, mesh.shape["data"] * mesh.shape["fsdp"])
     else:
-        rows = run.stages[stage].batch[-1].rows
+        batch_step = run.stages[stage].batch[-1]
     start = time.perf_counter()
     result = {"run": name, "topology": topology, "mesh": str(run.mesh), "remat": run.remat}
-    result |= {"rows": rows, "micro_batches": run.stages[stage].micro_batches}
-    memory = compile_step(run, stage, mesh, rows=rows).memory_analysis()
+    result |= {"rows": batch_step.rows, "micro_batches": batch_step.micro_batches}
+    memory = compile_step(run, stage, mesh, batch_step).memory_analysis()
     result |= {
         "compile_seconds": round(time.perf_counter() - start),
         "arguments_gib": round(memory.argument_size_in_bytes / GIB, 2),

@@ -25,6 +25,7 @@ from configs.registry import RUNS
 from configs.tiny_cpu import tiny_cpu
 from llama_jax.config import LLAMA_31_405B
 from llama_jax.costs import num_parameters
+from sharding.mesh import MeshShape
 from train.data.batch_schedule import BatchSchedule
 from train.run_checks import check_run
 
@@ -105,6 +106,23 @@ def test_the_pods_of_gpus_fit_too(run, shape, num_devices):
         dataclasses.replace(held_out, batch_rows=1024) for held_out in run.evaluations
     )
     check_run(dataclasses.replace(run, mesh=shape, evaluations=evaluations), num_devices)
+
+
+def test_more_chips_need_no_other_option_than_their_number():
+    """As the docstring of `pretrain_8b` says."""
+    for num_chips in (32, 64, 128):
+        check_run(dataclasses.replace(pretrain_8b(), mesh=MeshShape(fsdp=num_chips)), num_chips)
+
+
+@pytest.mark.parametrize(
+    "run, most", [(pretrain_8b, 1 << 20), (pretrain_405b, 16 << 20), (pretrain_405b_65m, 16 << 20)]
+)
+def test_a_micro_batch_does_not_grow_with_the_batch(run, most):
+    """Tokens at once are what memory grows with."""
+    for stage in run().stages:
+        for step in stage.batch:
+            tokens = step.rows * stage.row_length
+            assert tokens // step.micro_batches == min(tokens, most)
 
 
 def test_sizes_are_the_published_ones():

@@ -21,7 +21,7 @@ def test_the_step_at_8192_tokens_fits(name, topology):
     run = load_function(name)()
     stage = next(i for i, stage in enumerate(run.stages) if stage.row_length == 8192)
     mesh = make_mesh(run.mesh, topology_devices(topology))
-    compiled = compile_step(run, stage, mesh, rows=run.stages[stage].batch[-1].rows)
+    compiled = compile_step(run, stage, mesh, run.stages[stage].batch[-1])
     memory = compiled.memory_analysis()
     # Weights and two moments in float32, split over all devices: nothing is whole on one of them.
     state = 12 * num_parameters(run.model) / mesh.size

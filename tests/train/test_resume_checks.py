@@ -36,6 +36,11 @@ def changed_stage(index, **fields):
     return changed(stages=tuple(stages))
 
 
+def changed_batch(index, **fields):
+    first, *rest = BEFORE.stages[index].batch
+    return changed_stage(index, batch=(dataclasses.replace(first, **fields), *rest))
+
+
 def changed_optimizer(**fields):
     return changed(optimizer=dataclasses.replace(BEFORE.optimizer, **fields))
 
@@ -52,7 +57,8 @@ FREE = {
     "checkpoint": changed(checkpoint=dataclasses.replace(BEFORE.checkpoint, keep=9)),
     "more sets": changed(evaluations=(EvaluationSet("x", "y", 1, 1), SET)),
     "spikes": changed_optimizer(spike_factor=4.0, max_skipped=50),
-    "micro-batches of a past stage": changed_stage(0, micro_batches=2),
+    "micro-batches of a past stage": changed_batch(0, micro_batches=2),
+    "micro-batches of this stage": changed_batch(1, micro_batches=2),
     "longer stage": changed_stage(1, num_tokens=1 << 30),
     "another gate": changed_stage(1, gate=dataclasses.replace(GATE, needle_accuracy=0.5)),
     "later stage": changed_stage(2, learning_rate=Linear(1.0, 0.5), row_length=8),
@@ -82,6 +88,7 @@ FIXED = {
         1, learning_rate=dataclasses.replace(BEFORE.stages[1].learning_rate, peak=1.0)
     ),
     "stages[1].batch[1].after_tokens": changed_stage(1, batch=BEFORE.stages[1].batch[:1]),
+    "stages[1].batch[0].rows": changed_batch(1, rows=4),
     "stages[1].rope_theta": changed_stage(1, rope_theta=5.0),
     "stages[1].average_last": changed_stage(1, average_last=2),
     "stages[1].gate.short_set": changed_stage(1, gate=dataclasses.replace(GATE, short_set="x")),

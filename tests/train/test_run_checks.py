@@ -40,8 +40,10 @@ MISTAKES = {
     "stages[1].row_length": (512, "stages[1].row_length: 512 is over model.context_length 256"),
     "stages[1].row_length#0": (0, "stages[1].row_length: must be at least 1, not 0"),
     "stages[1].num_tokens": (0, "stages[1].num_tokens: must be at least 1"),
-    "stages[1].micro_batches": (0, "stages[1].micro_batches: must be at least 1"),
-    "stages[1].micro_batches#": (8, "stages[1].batch[0].rows: 16 is not a multiple of 32 = 8 mic"),
+    "stages[1].batch[0].micro_batches": (0, "stages[1].batch[0].micro_batches: must be at least 1"),
+    "stages[1].batch[0].micro_batches#": (
+        8, "stages[1].batch[0].rows: 16 is not a multiple of 32 = 8 micro-batches x data 1 x fsdp",
+    ),
     "stages[0].batch[1].rows": (18, "stages[0].batch[1].rows: 18 is not a multiple of 4 = 1 micro"),
     "stages[0].batch[1].rows#0": (0, "stages[0].batch[1].rows: must be at least 1"),
     "stages[0].batch[0].after_tokens": (5, "stages[0].batch[0].after_tokens: must be 0, not 5"),

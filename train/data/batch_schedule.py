@@ -13,11 +13,12 @@ from train.config import BatchStep
 
 
 class _Run(NamedTuple):
-    """Steps in a row with the same number of rows, from `first_step` to the next run's."""
+    """Steps in a row that are alike, from `first_step` to the next run's."""
 
     first_step: int
     first_row: int
     rows: int
+    micro_batches: int
 
 
 class BatchSchedule:
@@ -25,10 +26,11 @@ class BatchSchedule:
 
     def __init__(self, batch: tuple[BatchStep, ...], *, row_length: int) -> None:
         """Args:
-          batch: rows a step from so many tokens on; the first from 0 tokens.
+          batch: rows and micro-batches of a step from so many tokens on; the first from 0 tokens.
           row_length: tokens that a row predicts.
 
-        Raises `InputError` if they do not begin at 0, do not ascend, or are not positive.
+        Raises `InputError` if they do not begin at 0, do not ascend, are not positive, or if rows
+        do not divide into the micro-batches.
         """
         if row_length < 1:
             raise InputError(f"row_length must be at least 1, not {row_length}")
@@ -43,13 +45,22 @@ class BatchSchedule:
         for entry in batch:
             if entry.rows < 1:
                 raise InputError(f"batch: rows must be at least 1, not {entry.rows}")
+            if entry.micro_batches < 1 or entry.rows % entry.micro_batches:
+                raise InputError(
+                    f"batch: {entry.rows} rows do not divide into {entry.micro_batches} "
+                    "micro-batches"
+                )
         self.row_length = row_length
-        self.row_counts = tuple(entry.rows for entry in batch)
+        self.batch = batch
         self._runs = tuple(self._find_runs(batch))
 
     def rows_in(self, step: int) -> int:
         """Rows of step `step`."""
         return self._run_of(step).rows
+
+    def micro_batches_in(self, step: int) -> int:
+        """Into how many parts the rows of step `step` are split."""
+        return self._run_of(step).micro_batches
 
     def rows_before(self, step: int) -> int:
         """Rows of all steps before `step`: the number of its first row in the stage's sequence."""
@@ -69,14 +80,19 @@ class BatchSchedule:
         return run.first_step + -(-(num_rows - run.first_row) // run.rows)
 
     def _find_runs(self, batch: tuple[BatchStep, ...]) -> Iterator[_Run]:
-        run = _Run(0, 0, batch[0].rows)
+        run = _Run(0, 0, batch[0].rows, batch[0].micro_batches)
         for entry in batch[1:]:
             # The change comes at the first step that has seen so many tokens, which means rows.
             missing = -(-entry.after_tokens // self.row_length) - run.first_row
             num_steps = max(-(-missing // run.rows), 0)
             if num_steps:  # otherwise one step went past the beginning of two entries
                 yield run
-            run = _Run(run.first_step + num_steps, run.first_row + num_steps * run.rows, entry.rows)
+            run = _Run(
+                run.first_step + num_steps,
+                run.first_row + num_steps * run.rows,
+                entry.rows,
+                entry.micro_batches,
+            )
         yield run
 
     def _run_of(self, step: int) -> _Run:

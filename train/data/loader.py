@@ -50,7 +50,6 @@ class Loader(Iterator[Batch]):
         mixture: "Mixture",
         schedule: "BatchSchedule",
         *,
-        micro_batches: int,
         sharding: Sharding,
         first_step: int,
         num_steps: int,
@@ -58,8 +57,7 @@ class Loader(Iterator[Batch]):
     ) -> None:
         """Args:
           mixture: the stage's sequence of rows.
-          schedule: how many rows each step has.
-          micro_batches: A, into how many parts a step is split.
+          schedule: how many rows each step has, and into how many micro-batches A they are split.
           sharding: of arrays [A, B, T]; each device holds all A.
           first_step, num_steps: which steps of the stage.
           read_ahead: steps that are read before they are asked for; 0 reads none ahead.
@@ -68,10 +66,9 @@ class Loader(Iterator[Batch]):
         """
         import grain
 
-        self._mixture, self._schedule = mixture, schedule
-        self._micro_batches, self._sharding = micro_batches, sharding
-        for num_rows in schedule.row_counts:
-            self._check(num_rows)
+        self._mixture, self._schedule, self._sharding = mixture, schedule, sharding
+        for entry in schedule.batch:
+            self._check(entry.rows, entry.micro_batches)
         steps = grain.MapDataset.range(first_step, first_step + num_steps)
         num_threads = min(read_ahead, _MAX_THREADS)
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=read_ahead)
@@ -97,15 +94,15 @@ class Loader(Iterator[Batch]):
         """Stops reading ahead; the loader is at its end."""
         self._steps.close()
 
-    def _check(self, num_rows: int) -> None:
+    def _check(self, num_rows: int, micro_batches: int) -> None:
         """Raises `InputError` if a step of `num_rows` rows cannot be split."""
         row_length = self._mixture.row_length
         num_parts, num_token_parts = _parts(self._sharding)
-        if num_rows % (self._micro_batches * num_parts):
+        if num_rows % (micro_batches * num_parts):
             raise InputError(
-                f"batch: {num_rows} rows do not divide into {self._micro_batches} micro-batches x "
+                f"batch: {num_rows} rows do not divide into {micro_batches} micro-batches x "
                 f"{num_parts} devices that split the rows; make rows a multiple of "
-                f"{self._micro_batches * num_parts}, or change micro_batches or the mesh"
+                f"{micro_batches * num_parts}, or change micro_batches or the mesh"
             )
         if row_length % num_token_parts:
             raise InputError(
@@ -114,13 +111,14 @@ class Loader(Iterator[Batch]):
             )
 
     def _read(self, step: int) -> _HostRows:
-        num_rows = self._schedule.rows_in(step) // self._micro_batches
+        micro_batches = self._schedule.micro_batches_in(step)
+        num_rows = self._schedule.rows_in(step) // micro_batches
         first_row = self._schedule.rows_before(step)
-        shape = (self._micro_batches, num_rows, self._mixture.row_length)
+        shape = (micro_batches, num_rows, self._mixture.row_length)
         slices = self._sharding.addressable_devices_indices_map(shape).values()
         rows = np.unique(np.concatenate([np.arange(num_rows)[index[1]] for index in slices]))
         tokens, segment_ids = np.empty((2, shape[0], len(rows), shape[2] + 1), np.int32)
-        for micro_batch in range(shape[0]):
+        for micro_batch in range(micro_batches):
             for place, row in enumerate(rows):
                 index = first_row + micro_batch * num_rows + int(row)
                 tokens[micro_batch, place], segment_ids[micro_batch, place] = self._mixture[index]

@@ -23,7 +23,6 @@ def anneal_stage(
     data: str,
     average_last: int,
     rope_scaling: RopeScaling | None = None,
-    micro_batches: int = 1,
 ) -> StageConfig:
     """The stage `anneal`.
 
@@ -41,7 +40,6 @@ def anneal_stage(
         mixture=mixture_of(mix, data=data, row_length=row_length),
         batch=(BatchStep(0, rows),),
         learning_rate=Linear(start_rate, 0.0),
-        micro_batches=micro_batches,
         rope_scaling=rope_scaling,
         average_last=average_last,
     )

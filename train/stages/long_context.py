@@ -52,7 +52,6 @@ def long_context_stages(
     mix: Mapping[str, float],
     data: str,
     gate: Gate,
-    micro_batches: int = 1,
 ) -> tuple[StageConfig, ...]:
     """One stage a step, named `context_` and its length.
 
@@ -87,7 +86,6 @@ def long_context_stages(
                 ),
                 batch=(BatchStep(0, tokens_per_step // step.row_length),),
                 learning_rate=Linear(rate_at(start / total), rate_at(seen / total)),
-                micro_batches=micro_batches,
                 rope_scaling=scaling_for(step.row_length),
                 gate=gate,
             )

@@ -34,7 +34,7 @@ def pretrain_stages(
     learning_rate: LearningRate,
     mix: Mapping[str, float],
     data: str,
-    micro_batches: int = 1,
+    tokens_at_once: int | None = None,
 ) -> tuple[StageConfig, ...]:
     """The stages of a pretraining of `num_tokens` tokens, named `pretrain_` and the row length.
 
@@ -42,6 +42,8 @@ def pretrain_stages(
       ramp: ascending, from 0; a row length that was left does not come back.
       mix: kind of data -> share.
       data: the folder of prepared data, see `mixtures.py`.
+      tokens_at_once: the most that a micro-batch has, so that memory does not grow with the batch;
+        None splits no step.
 
     Raises `InputError` for a ramp that cannot be kept.
     """
@@ -64,11 +66,14 @@ def pretrain_stages(
                 row_length=row_length,
                 mixture=mixture_of(mix, data=data, row_length=row_length),
                 batch=tuple(
-                    BatchStep(step.after_tokens - first, step.tokens_per_step // row_length)
+                    BatchStep(
+                        step.after_tokens - first,
+                        step.tokens_per_step // row_length,
+                        -(-step.tokens_per_step // (tokens_at_once or step.tokens_per_step)),
+                    )
                     for step in group
                 ),
                 learning_rate=learning_rate,
-                micro_batches=micro_batches,
             )
         )
     return tuple(stages)

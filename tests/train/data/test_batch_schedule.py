@@ -40,6 +40,12 @@ def test_every_step_is_as_in_a_walk(changes, first_rows, row_length):
         assert steps == 0 or schedule.tokens_before(steps - 1) < num_tokens
 
 
+def test_micro_batches_change_with_the_entry_that_names_them():
+    batch = (BatchStep(0, 2), BatchStep(8, 2, micro_batches=2), BatchStep(16, 4, micro_batches=4))
+    schedule = BatchSchedule(batch, row_length=2)
+    assert [schedule.micro_batches_in(step) for step in range(6)] == [1, 1, 2, 2, 4, 4]
+
+
 def test_the_ramp_of_llama_3():
     """4M tokens a step, 8M after 252M, 16M after 2.87T (arXiv 2407.21783, section 3.4.1), here
     with rows of 8,192 throughout."""
@@ -58,6 +64,8 @@ def test_the_ramp_of_llama_3():
         ((BatchStep(5, 1),), "first entry must have after_tokens 0"),
         ((BatchStep(0, 1), BatchStep(9, 2), BatchStep(9, 3)), "9 follows 9"),
         ((BatchStep(0, 0),), "rows must be at least 1, not 0"),
+        ((BatchStep(0, 6, 4),), "6 rows do not divide into 4 micro-batches"),
+        ((BatchStep(0, 6, 0),), "6 rows do not divide into 0 micro-batches"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(batch, complaint):

@@ -14,18 +14,24 @@ from train.data.batch_schedule import BatchSchedule
 from train.data.loader import Loader
 
 T = 8
-RAMP = BatchSchedule((BatchStep(0, 16), BatchStep(32 * T, 32)), row_length=T)
+
+
+def ramp(first=2, second=2):
+    """Two steps of 16 rows, then steps of 32; into how many micro-batches they are split."""
+    return BatchSchedule((BatchStep(0, 16, first), BatchStep(32 * T, 32, second)), row_length=T)
+
+
+RAMP = ramp()
 
 
 def sharding_of(**axes):
     return batch_sharding(make_mesh(MeshShape(**axes), jax.devices("cpu")[:8]))
 
 
-def load(mixture, *, sharding=None, micro_batches=2, first_step=0, num_steps=4, **options):
+def load(mixture, schedule=RAMP, *, sharding=None, first_step=0, num_steps=4, **options):
     with Loader(
         mixture,
-        RAMP,
-        micro_batches=micro_batches,
+        schedule,
         sharding=sharding or sharding_of(),
         first_step=first_step,
         num_steps=num_steps,
@@ -124,7 +130,6 @@ def test_processes_read_only_their_rows_and_together_the_same_batch(
         loader = Loader(
             recording,
             RAMP,
-            micro_batches=2,
             sharding=OneProcess(sharding, local),
             first_step=0,
             num_steps=4,
@@ -155,9 +160,10 @@ def test_it_continues_from_any_step_on_another_mesh(mixture, first_step):
 
 
 def test_micro_batches_and_reading_ahead_do_not_change_the_rows(mixture):
-    expected = load(mixture, micro_batches=1, read_ahead=0)
-    for micro_batches, read_ahead in ((1, 1), (2, 7)):
-        batches = load(mixture, micro_batches=micro_batches, read_ahead=read_ahead)
+    expected = load(mixture, ramp(1, 1), read_ahead=0)
+    for micro_batches, read_ahead in (((1, 1), 1), ((2, 2), 7), ((1, 2), 4)):
+        batches = load(mixture, ramp(*micro_batches), read_ahead=read_ahead)
+        assert [len(batch["tokens"]) for batch in batches[1:3]] == [*micro_batches]
         merged = jax.tree.map(lambda values: values.reshape(1, -1, T), batches)
         assert_equal(merged, expected)
 
@@ -172,7 +178,7 @@ def test_rows_are_read_before_they_are_asked_for(mixture):
                 enough.set()
             return get(self, index)
 
-    options = {"micro_batches": 1, "first_step": 0, "num_steps": 10**9, "read_ahead": 2}
+    options = {"first_step": 0, "num_steps": 10**9, "read_ahead": 2}
     with Loader(Signalling(mixture), RAMP, sharding=sharding_of(), **options) as loader:
         next(loader)
         assert enough.wait(30), "the next two steps were not read while nobody asked"
@@ -192,7 +198,9 @@ def test_a_damaged_row_reaches_the_caller_as_one_line(mixture):
 
 def test_rows_and_tokens_that_do_not_divide_are_refused_with_the_numbers(mixture):
     with pytest.raises(InputError, match=r"16 rows.*4 micro-batches x 8 devices.*multiple of 32"):
-        load(mixture, micro_batches=4)
+        load(mixture, ramp(4, 4))
+    with pytest.raises(InputError, match=r"32 rows.*8 micro-batches x 8 devices.*multiple of 64"):
+        load(mixture, ramp(2, 8))
     with pytest.raises(InputError, match="row_length 9 does not divide among 8 devices"):
         mixture.row_length = 9
-        load(mixture, micro_batches=4, sharding=sharding_of(context=8, fsdp=1))
+        load(mixture, ramp(4, 4), sharding=sharding_of(context=8, fsdp=1))

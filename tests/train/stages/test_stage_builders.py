@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llama_jax.config import Llama3Scaling
 from llama_jax.errors import InputError
-from train.config import Gate
+from train.config import BatchStep, Gate
 from train.data.batch_schedule import BatchSchedule
 from train.schedules import Linear
 from train.stages.anneal import anneal_stage, upweighted
@@ -57,6 +57,18 @@ def test_a_ramp_keeps_its_tokens_a_step(data):
             assert (tokens, stage.row_length) == (wanted.tokens_per_step, wanted.row_length)
             seen += tokens
     assert seen == 6400
+
+
+def test_a_step_is_split_so_that_no_micro_batch_has_more_tokens_than_asked_for():
+    (stage,) = pretrain_stages(
+        (RampStep(0, 4, 8), RampStep(64, 4, 32), RampStep(128, 4, 96)),
+        num_tokens=1000,
+        learning_rate=RATE,
+        mix={"a": 1.0},
+        data="d",
+        tokens_at_once=16,
+    )
+    assert stage.batch == (BatchStep(0, 2, 1), BatchStep(64, 8, 2), BatchStep(128, 24, 6))
 
 
 @pytest.mark.parametrize(
