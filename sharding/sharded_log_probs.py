@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from sharding.divisibility import check_divides
 from sharding.mesh import CONTEXT, DATA, FSDP, TENSOR
 
 
@@ -22,16 +23,28 @@ def sharded_token_log_probs(
     Args:
       token_log_probs: the function of one device, `train/losses/token_log_probs.py`.
       vocab_chunk: at most so many words at once, on each device.
+
+    The result raises `InputError`, with the numbers, for arrays that the mesh does not divide.
     """
     rows = (DATA, FSDP)
+    of_hidden, of_head = P(rows, (CONTEXT, TENSOR), None), P(TENSOR, FSDP)
+    of_targets = P(rows, CONTEXT)
     local = functools.partial(
         token_log_probs, vocab_chunk=vocab_chunk, vocab_axis=TENSOR, gather_head=(FSDP,)
     )
     # The sums of the backward pass are written for shard_map's older rules, without check_vma.
-    return jax.shard_map(
+    sharded = jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(P(rows, (CONTEXT, TENSOR), None), P(TENSOR, FSDP), P(rows, CONTEXT)),
-        out_specs=(P(rows, CONTEXT), P(rows, CONTEXT)),
+        in_specs=(of_hidden, of_head, of_targets),
+        out_specs=(of_targets, of_targets),
         check_vma=False,
     )
+
+    def checked(hidden: jax.Array, head: jax.Array, targets: jax.Array):
+        (B, T, D), (V, _) = hidden.shape, head.shape
+        check_divides(mesh, {"rows": B, "tokens of a row": T, "dims of the model": D}, of_hidden)
+        check_divides(mesh, {"words of the vocabulary": V, "dims of the model": D}, of_head)
+        return sharded(hidden, head, targets)
+
+    return checked

@@ -14,6 +14,7 @@ from llama_jax.errors import InputError
 from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.model import Operators
 from llama_jax.model.axes import ACTIVATION_HEADS, ACTIVATION_KV_HEADS, BATCH, HEAD_DIM, SEQUENCE
+from sharding.divisibility import check_divides
 from sharding.mesh import CONTEXT, STAGE
 from sharding.rules import TRAINING, Rules, mesh_spec
 
@@ -21,7 +22,8 @@ from sharding.rules import TRAINING, Rules, mesh_spec
 def shard_operators(operators: Operators, mesh: Mesh, rules: Rules = TRAINING) -> Operators:
     """`operators` for arrays that lie on `mesh` as `rules` say.
 
-    Raises `InputError` for a mesh that splits tokens or layers, which no operator here can do.
+    Raises `InputError` for a mesh that splits tokens or layers, which no operator here can do; the
+    operators raise it, with the numbers, for arrays that the mesh does not divide.
     """
     for axis in (CONTEXT, STAGE):
         if mesh.shape[axis] > 1:
@@ -33,6 +35,10 @@ def shard_operators(operators: Operators, mesh: Mesh, rules: Rules = TRAINING) -
     intervals = mesh_spec((BATCH, SEQUENCE), rules)
 
     def attention(query, key, value, mask: IntervalMask, *, scale: float) -> jax.Array:
+        for heads, x, spec in (("query heads", query, queries), ("key-value heads", key, keys)):
+            names = ("rows", heads, "tokens of a row", "dims of a head")
+            check_divides(mesh, dict(zip(names, x.shape, strict=True)), spec)
+
         def local(query, key, value, key_start, key_end):
             mask = IntervalMask(key_start, key_end)
             return operators.attention(query, key, value, mask, scale=scale)
