@@ -23,6 +23,8 @@ from train.data.packed_rows import PackedRows
 from train.data.row import Row
 
 _MAX_PERIOD = 100_000
+# Grain's shuffle has indices of 32 bits, and drops the higher ones without a word.
+_MAX_ROWS = 1 << 32
 
 
 class Mixture:
@@ -50,7 +52,8 @@ class Mixture:
           tokenizer_sha256: the tokenizer they must have been prepared with; None takes any, so long
             as it is the same for all.
 
-        Raises `InputError` if they were not, or if weights or names cannot be.
+        Raises `InputError` if they were not, if weights or names cannot be, or if a source has over
+        2**32 rows.
         """
         import grain
 
@@ -66,6 +69,11 @@ class Mixture:
         self.sources: dict[str, PackedRows] = {}
         for source in sources:
             rows = PackedRows(source.path, row_length=row_length, tokenizer_sha256=tokenizer_sha256)
+            if len(rows) > _MAX_ROWS:
+                raise InputError(
+                    f"{source.path}: has {len(rows)} rows, and at most {_MAX_ROWS} of a source can "
+                    "be shuffled; prepare it in several parts, each a source of its own"
+                )
             tokenizer_sha256 = rows.manifest.tokenizer_sha256
             self.sources[source.name] = rows
         self.tokenizer_sha256 = tokenizer_sha256

@@ -116,6 +116,15 @@ def test_what_does_not_belong_together_is_refused(write):
             Mixture((Source("one", str(one), weight),), row_length=8, seed=0)
 
 
+def test_more_rows_than_can_be_shuffled_are_refused(write, monkeypatch):
+    source = Source("huge", str(write("huge", [np.arange(50)])), 1)
+    monkeypatch.setattr(PackedRows, "__len__", lambda rows: 2**32)
+    Mixture((source,), row_length=8, seed=0)
+    monkeypatch.setattr(PackedRows, "__len__", lambda rows: 2**32 + 1)
+    with pytest.raises(InputError, match=r"huge: has 4294967297 rows, and at most 4294967296 of"):
+        Mixture((source,), row_length=8, seed=0)
+
+
 def test_one_source_alone_is_its_own_mixture(write):
     rows = PackedRows(write("one", [np.arange(50)]))
     mixture = Mixture((Source("one", str(rows.path), 0.3),), row_length=8, seed=1)
