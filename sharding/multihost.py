@@ -1,22 +1,34 @@
 """Joining the processes of a job into one: `initialize`, before anything touches a device.
 
-JAX finds its peers by itself on TPU pods (Google Cloud and GKE), under Slurm, Open MPI and in
-indexed Kubernetes jobs; anywhere else the three numbers are given. What is found is printed, as a
-job that silently became N jobs of one process is the dearest mistake of its kind.
+JAX finds its peers by itself under Open MPI and Slurm, on TPU pods (Google Cloud and GKE) and in
+indexed Kubernetes jobs (`jax/_src/clusters`); anywhere else the three numbers are given. What is
+found is printed, as a job that silently became N jobs of one process is the dearest mistake of its
+kind. Where several processes are promised and JAX cannot find them, it is an error for the same
+reason.
+
+Under Open MPI and Slurm JAX gives each task the one GPU of its local number, so there must be as
+many tasks on a host as GPUs.
 """
 
 import os
+import re
 
 import jax
 
 from llama_jax.errors import InputError
 
-# What says that this process is one of several, for the environments that JAX knows.
+# What says that this process may be one of several, in the order in which JAX looks.
 _CLUSTERS = {
-    "Slurm": ("SLURM_JOB_ID", "SLURM_NTASKS"),
     "Open MPI": ("OMPI_COMM_WORLD_SIZE",),
+    "Slurm": ("SLURM_JOB_ID", "SLURM_NTASKS"),
+    "TPU pod": ("TPU_WORKER_HOSTNAMES",),
     "Kubernetes": ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"),
-    "TPU pod": ("TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"),
+}
+# What most often keeps JAX from finding the others there.
+_HINTS = {
+    "Slurm": "start every task with srun, or ",
+    "Kubernetes": "install jax[k8s] and let the pod read its job, or ",
+    "Cloud TPU": "set TPU_SKIP_MDS_QUERY=1 on a host alone, without Google's metadata server, or ",
 }
 
 
@@ -46,25 +58,54 @@ def initialize(
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         raise InputError(f"give --{' and --'.join(missing)} too, or none of the three")
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(f"--coordinator {coordinator}: must be HOST:PORT")
     found = "given" if not missing else detect_cluster()
     if found is None:
         return "one process (no cluster found; --coordinator names one)"
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # each cluster's library raises its own kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{found} cluster: the job's processes did not find each other ({reason}); give "
-            "--coordinator HOST:PORT, --num-processes and --process-id"
+            f"{found} cluster: the job's processes did not find each other ({reason}); "
+            f"{_HINTS.get(found, '')}give --coordinator HOST:PORT, --num-processes and --process-id"
         ) from error
     return f"process {jax.process_index()} of {jax.process_count()} ({found})"
 
 
 def detect_cluster() -> str | None:
-    """The kind of cluster whose variables are all set, if it has several processes."""
+    """The kind of cluster in which this process is one of several, or may be: that of an indexed
+    Kubernetes job and of a Cloud TPU is not known before JAX has asked."""
     for kind, names in _CLUSTERS.items():
-        if all(name in os.environ for name in names):
-            alone = {"Slurm": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}.get(kind)
-            if alone is None or int(os.environ[alone]) > 1:
-                return kind
-    return None
+        values = [os.environ.get(name) for name in names]
+        if None not in values and _HAS_PEERS.get(kind, bool)(values[-1]):
+            return kind
+    return "Cloud TPU" if _metadata_server_knows() else None
+
+
+def _is_over_one(count: str) -> bool:
+    return count.isdecimal() and int(count) > 1
+
+
+def _names_several_hosts(hosts: str) -> bool:
+    """Whether TPU_WORKER_HOSTNAMES names peers. On a host alone it is `localhost`, its own name
+    or, where the names are not known, a sentence of warning."""
+    if _is_over_one(os.environ.get("MEGASCALE_NUM_SLICES", "")):
+        return True  # slices of one host each, perhaps
+    names = hosts.split(",")
+    return len(names) > 1 and not any(re.search(r"\s", name.strip()) for name in names)
+
+
+def _metadata_server_knows() -> bool:
+    """Whether this is a TPU virtual machine whose peers only Google's metadata server names. JAX
+    puts `tpu` first where it finds chips, and forbids the question where it finds none."""
+    asked = os.environ.keys().isdisjoint({"TPU_SKIP_MDS_QUERY", "TPU_WORKER_HOSTNAMES"})
+    return asked and (jax.config.jax_platforms or "").startswith("tpu")
+
+
+_HAS_PEERS = {
+    "Open MPI": _is_over_one,
+    "Slurm": _is_over_one,
+    "TPU pod": _names_several_hosts,
+}
