@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
@@ -57,14 +58,19 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     """A mesh with the axes `MESH_AXES` over `devices` (all of the job's by default).
 
     On TPUs an axis is laid on whole axes of the torus where it can be; several slices are told
-    apart by the devices' `slice_index`, and `data` must be a multiple of their number.
+    apart by the devices' `slice_index`, and `data` must be a multiple of their number. On GPUs that
+    index is of what NVLink joins, a host or a rack: those come one after another, so that `tensor`
+    lies within where it fits, and every axis may cross from one to the next.
 
     Raises `InputError` if the devices do not divide so.
     """
     devices = jax.devices() if devices is None else list(devices)
     shape = shape.resolve(len(devices))
     sizes = dataclasses.astuple(shape)
-    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if devices[0].platform == "gpu":
+        devices = sorted(devices, key=lambda device: (_slice_of(device), device.id))
+        return _mesh(np.array(devices).reshape(sizes))
+    num_slices = len({_slice_of(device) for device in devices})
     if num_slices > 1:
         if shape.data % num_slices:
             raise InputError(
@@ -78,4 +84,12 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
         )
     else:
         grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return _mesh(grid)
+
+
+def _slice_of(device: jax.Device) -> int:
+    return getattr(device, "slice_index", 0)  # a CPU has none
+
+
+def _mesh(grid: np.ndarray) -> Mesh:
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
