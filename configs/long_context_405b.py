@@ -1,4 +1,20 @@
-"""Llama 3.1 405B from 8K to 128K tokens of context, in six gated steps."""
+"""Llama 3.1 405B from 8K to 128K tokens of context, in six gated steps.
+
+The mixtures of lengths are folders `data/ROW_LENGTH/KIND_to_LENGTH`: rows of ROW_LENGTH tokens of
+the documents that have more than LENGTH / 2 tokens, BOS and EOS included, and at most LENGTH. The
+first bucket has all shorter documents too, the last all longer ones. For each KIND of the mix (in
+bash; the texts are tokenised once a folder, 21 times):
+
+    for row in 4096 8192 16384 32768 65536 131072; do
+      for ((length = 4096; length <= row; length *= 2)); do
+        range=()
+        ((length > 4096)) && range+=(--min-tokens $((length / 2 + 1)))
+        ((length < 131072)) && range+=(--max-tokens $length)
+        llama-jax data prepare text/KIND --tokenizer tokenizer --row-length $row \\
+          "${range[@]}" --output data/$row/KIND_to_$length
+      done
+    done
+"""
 
 import dataclasses
 
@@ -42,8 +58,8 @@ def long_context_405b() -> RunConfig:
     """Llama 3.1 405B, 800B tokens with 4K, 8K, 16K, 32K, 64K and 128K tokens a row.
 
     Command: on every host, `llama-jax train long_context_405b`, in the folder of `pretrain_405b`,
-      whose weights it starts from; `data` holds each kind of the mix by length of document, see
-      `train/stages/long_context.py`.
+      whose weights it starts from; `data` holds each kind of the mix by length of document: the
+      commands that make it are at the top of this file.
     Hardware: TPU v5p:8x8x16, 1,024 chips. A step of 16M tokens has 128 rows of 128K, so no more
       than 128 groups of 8 chips can share it.
     Time: an estimate, nothing was measured: FLOPs a token, causal, are 2.5e12 up to 8K and 4.0e12

@@ -184,8 +184,8 @@ def test_long_context_has_six_gated_steps_of_800_billion_tokens():
         assert stage.gate.needle_accuracy == 1.0 and stage.gate.on_failure == "stop"
         assert sum(source.weight for source in stage.mixture) == pytest.approx(1)
         # Each its own mixture of lengths: documents of every length up to its own.
-        assert {source.path.split("_to_")[-1].split("/")[-1] for source in stage.mixture} == {
-            f"to_{length}" for length in lengths if length <= stage.row_length
+        assert {int(source.path.rpartition("_to_")[2]) for source in stage.mixture} == {
+            length for length in lengths if length <= stage.row_length
         }
         assert stage.batch[0].rows * stage.row_length == 16 << 20
 

@@ -5,7 +5,7 @@ had recovered on short texts and found needles at the new length (arXiv 2407.217
 The lengths of the stages, their mixtures and what RoPE did in between are not published; what
 stands here is ours, and each number is a field of the step:
 
-* Lengths. Documents are sorted beforehand by their number of tokens into `to_4096` (up to 4,096),
+* Lengths. Documents are sorted by their number of tokens into buckets, `to_4096` (up to 4,096),
   `to_8192` (over 4,096, up to 8,192) and so on; the last also holds what is longer. A stage of
   length T takes `longest_share` of its rows from documents of its own bucket, which nearly fill a
   row, and the rest evenly from the shorter ones, so that every distance keeps being trained. (60 %
@@ -60,7 +60,7 @@ def long_context_stages(
       tokens_per_step: of an optimiser step, a multiple of every length.
       first_rate, last_rate: the learning rate falls along one line over all steps' tokens.
       mix: kind of data -> share, the same in each bucket of lengths.
-      data: folder of prepared data: `data`/row length/kind/bucket.
+      data: folder of prepared data: `data`/row length/kind_bucket.
       gate: the same after each step.
     """
     lengths = [step.row_length for step in steps]
@@ -112,7 +112,7 @@ def lengths_mixture(
     return tuple(
         Source(
             name=f"{kind}_to_{length}",
-            path=f"{data}/{row_length}/{kind}/to_{length}",
+            path=f"{data}/{row_length}/{kind}_to_{length}",
             weight=round(part * share, 9),  # as written: 0.034, not 0.034000000000000002
         )
         for kind, part in mix.items()

@@ -101,10 +101,10 @@ def test_rows_of_a_kind_and_a_length_lie_in_a_folder_of_their_own():
         gate=GATE,
     )[1]
     assert [(s.name, s.path, s.weight) for s in stage.mixture] == [
-        ("a_to_8", "d/16/a/to_8", 0.2),
-        ("a_to_16", "d/16/a/to_16", 0.6),
-        ("b_to_8", "d/16/b/to_8", 0.05),
-        ("b_to_16", "d/16/b/to_16", 0.15),
+        ("a_to_8", "d/16/a_to_8", 0.2),
+        ("a_to_16", "d/16/a_to_16", 0.6),
+        ("b_to_8", "d/16/b_to_8", 0.05),
+        ("b_to_16", "d/16/b_to_16", 0.15),
     ]
 
 
