@@ -18,7 +18,8 @@ class OptimizerConfig:
     """AdamW (arXiv 1711.05101) after clipping by the global norm.
 
     Attributes:
-      beta1, beta2: decay of the first and the second moment.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
       epsilon: added to the root of the second moment.
       weight_decay: times the learning rate, subtracted from every matrix; norms do not decay.
       clip_norm: the greatest global norm of the gradient.
@@ -45,7 +46,7 @@ class Source:
 
     Attributes:
       name: as the metrics call it.
-      path: folder that `llama-jax data prepare` wrote.
+      path: folder that `llama-jax data prepare` wrote, with the stage's row length.
       weight: its share of the rows, relative to the other weights.
     """
 
@@ -56,8 +57,13 @@ class Source:
 
 @dataclass(frozen=True)
 class BatchStep:
-    """From `after_tokens` tokens of the stage on, a step has `rows` rows, split into so many
-    `micro_batches`, whose gradients are summed in float32: memory grows with rows / micro_batches.
+    """How many rows a step has, from a number of tokens on.
+
+    Attributes:
+      after_tokens: tokens of the stage from which on this holds.
+      rows: of a step.
+      micro_batches: into how many parts they are split, whose gradients are summed in float32:
+        memory grows with rows / micro_batches.
     """
 
     after_tokens: int
@@ -70,7 +76,8 @@ class Gate:
     """What the model must show before the next stage begins (arXiv 2407.21783, section 3.4.2).
 
     Attributes:
-      short_set: the evaluation set whose loss must be back at its level before the stage.
+      short_set: the evaluation set whose loss must be back at its level before the stage, with the
+        RoPE settings of before.
       max_loss_increase: over that level, in nats a token.
       needle_accuracy: share of needles that must be found in rows of the stage's length.
       num_needles: how many are hidden, at evenly spread depths.
@@ -99,10 +106,11 @@ class StageConfig:
       mixture: where rows come from.
       batch: rows a step, by tokens seen in the stage; the first begins at 0.
       learning_rate: by step.
-      rope_theta, rope_scaling: replace those of the model from here on; None keeps them.
+      rope_theta: replaces that of the model from here on; None keeps it.
+      rope_scaling: replaces that of the model from here on; None keeps it.
       gate: what must hold at its end.
       average_last: so many checkpoints, spread evenly over the stage, are averaged into the weights
-        at its end (Polyak); 0 keeps the last.
+        at its end (Polyak), at most one a step; 0 keeps the last.
     """
 
     name: str
@@ -123,6 +131,8 @@ class EvaluationSet:
 
     Attributes:
       name: as the metrics, gates and `best_set` call it.
+      path: folder that `llama-jax data prepare` wrote, with any row length that the model takes.
+      num_rows: how many of its rows are evaluated.
       batch_rows: rows a step of evaluation, a multiple of the devices that split a batch.
     """
 
@@ -147,7 +157,12 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class ProfileWindow:
-    """Steps `first_step` to `first_step + num_steps - 1` are traced into `RUN_DIR/profile`."""
+    """Steps that are traced into `RUN_DIR/profile`.
+
+    Attributes:
+      first_step: counted from 1.
+      num_steps: how many.
+    """
 
     first_step: int
     num_steps: int
@@ -166,14 +181,15 @@ class RunConfig:
       mesh: how the devices are arranged.
       compute_dtype: of activations and of the weights that are multiplied with them.
       param_dtype: of the weights that the optimiser changes.
-      remat: what the backward pass keeps, a name in `llama_jax.model.REMAT_POLICIES`.
+      remat: what the backward pass keeps: none, products, projections, attention or full.
       z_loss: weight of the squared log-normaliser in the loss (arXiv 2204.02311, section 5).
       vocab_chunk: rows of the head that the loss multiplies at once, on each device.
       optimizer: AdamW and what steps are skipped.
       stages: in order.
       checkpoint: when and how many.
       evaluations: held-out sets.
-      evaluate_every_steps: also at the end of each stage; 0 only then.
+      evaluate_every_steps: how often `evaluations` are made, and at the end of each stage; 0 only
+        then.
       log_every_steps: steps between lines of metrics.
       profile: which steps are traced.
     """

@@ -13,6 +13,7 @@ from llama_jax.errors import InputError
 from llama_jax.model import REMAT_POLICIES
 from sharding.mesh import MeshShape
 from train.config import RunConfig, StageConfig
+from train.data.batch_schedule import BatchSchedule
 from train.schedules import WarmupCosine
 
 
@@ -104,6 +105,12 @@ def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str
         )
     _check_rate(stage, place)
     _check_gate(run, stage, place)
+    num_steps = BatchSchedule(stage.batch, row_length=stage.row_length).steps_for(stage.num_tokens)
+    _require(
+        stage.average_last <= num_steps,
+        f"{place}.average_last",
+        f"{stage.average_last} is over the {num_steps} steps of the stage",
+    )
 
 
 def _check_rate(stage: StageConfig, place: str) -> None:
@@ -166,6 +173,11 @@ def _check_numbers(run: RunConfig) -> None:
     _at_least(run.vocab_chunk, 1, "vocab_chunk")
     _at_least(run.log_every_steps, 1, "log_every_steps")
     _at_least(run.evaluate_every_steps, 0, "evaluate_every_steps")
+    _require(
+        bool(run.evaluations) or not run.evaluate_every_steps,
+        "evaluate_every_steps",
+        f"{run.evaluate_every_steps}, and there are no evaluations; give 0 or a set",
+    )
     _at_least(run.checkpoint.every_steps, 1, "checkpoint.every_steps")
     _at_least(run.checkpoint.keep, 1, "checkpoint.keep")
     if run.profile is not None:

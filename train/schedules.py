@@ -15,6 +15,8 @@ class WarmupCosine:
 
     Attributes:
       peak: the highest rate, reached after `warmup_steps` steps.
+      end: the last rate.
+      warmup_steps: steps from the beginning of the run to `peak`.
       decay_steps: steps from the beginning of the run, warm-up included, to `end`.
     """
 
@@ -38,6 +40,10 @@ class Linear:
     """A straight line over the stage's own steps: `start` at its first, `end` after its last.
 
     With `end` 0 it is the annealing of Llama 3 (arXiv 2407.21783, section 3.4.3).
+
+    Attributes:
+      start: rate of the stage's first step.
+      end: rate after its last one.
     """
 
     start: float

@@ -7,7 +7,7 @@ import pytest
 from configs.tiny_cpu import tiny_cpu
 from llama_jax.errors import InputError
 from sharding.mesh import MeshShape
-from train.config import BatchStep, Gate, ProfileWindow, Source
+from train.config import BatchStep, CheckpointConfig, Gate, ProfileWindow, Source
 from train.run_checks import check_run
 from train.schedules import Linear, WarmupCosine
 
@@ -62,6 +62,7 @@ MISTAKES = {
     "stages[0].mixture[0].weight": (0.0, "stages[0].mixture[0].weight: must be over 0"),
     "stages[0].mixture[0].weight#": (NAN, "stages[0].mixture[0].weight: must be over 0, not nan"),
     "stages[0].average_last": (-1, "stages[0].average_last: must be at least 0"),
+    "stages[1].average_last#": (41, "stages[1].average_last: 41 is over the 40 steps of the stage"),
     "stages[0].average_last#gate": (2, "stages[0].gate: cannot stand with average_last"),
     "stages[0].rope_theta": (-1.0, "stages[0].rope_theta: must be over 0"),
     "stages[0].learning_rate": (WarmupCosine(0.0, 0.0, 1, 2), "stages[0].learning_rate.peak: must"),
@@ -91,6 +92,7 @@ MISTAKES = {
     "seed": (-1, "seed: must be from 0"),
     "z_loss": (NAN, "z_loss: must be at least 0, not nan"),
     "vocab_chunk": (0, "vocab_chunk: must be at least 1"),
+    "evaluate_every_steps": (-1, "evaluate_every_steps: must be at least 0"),
     "log_every_steps": (0, "log_every_steps: must be at least 1"),
     "profile": (ProfileWindow(0, 1), "profile.first_step: must be at least 1"),
 }  # fmt: skip
@@ -99,6 +101,15 @@ MISTAKES = {
 def right_run():
     run = dataclasses.replace(tiny_cpu(), mesh=MeshShape(fsdp=4, tensor=2))
     return replaced(run, "stages[0].gate", GATE)
+
+
+def test_evaluations_need_a_set():
+    run = dataclasses.replace(
+        tiny_cpu(), evaluations=(), checkpoint=CheckpointConfig(every_steps=1)
+    )
+    with pytest.raises(InputError, match="^evaluate_every_steps: 100, and there are no evaluat"):
+        check_run(run, 1)
+    check_run(dataclasses.replace(run, evaluate_every_steps=0), 1)
 
 
 def test_a_run_that_is_right_passes():
