@@ -41,7 +41,8 @@ def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainS
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer_state=optimizer.init(params),
+        # Of float32 parameters, as a second moment in bfloat16 would stand still.
+        optimizer_state=optimizer.init(optax.tree.cast(params, jnp.float32)),
         norm_average=jnp.zeros((), jnp.float32),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),

@@ -1,8 +1,9 @@
 """One optimiser step: gradients over micro-batches, clipping, AdamW, and the right to refuse.
 
-Gradients have the dtype of the parameters, float32 by default, and are summed in float32 over
-micro-batches and devices. A step whose loss or gradient is not finite, or whose gradient norm
-leaps over the running mean, changes nothing but the counters: the optimiser never sees it.
+Gradients have the dtype of the parameters, float32 by default, are summed in float32 over
+micro-batches, and are float32 from there on. A step whose loss or gradient is not finite, or whose
+gradient norm leaps over the running mean, changes nothing but the counters: the optimiser never
+sees it.
 """
 
 from collections.abc import Callable
@@ -111,7 +112,8 @@ def _sum_over_micro_batches(gradient, params, batch: Batch):
     """Gradients and loss sums, added up over the leading dimension of `batch`."""
     num_micro_batches = batch["tokens"].shape[0]
     if num_micro_batches == 1:
-        return gradient(params, jax.tree.map(lambda x: x[0], batch))
+        gradients, sums = gradient(params, jax.tree.map(lambda x: x[0], batch))
+        return optax.tree.cast(gradients, jnp.float32), sums
 
     def add(total, micro_batch):
         return jax.tree.map(jnp.add, total, gradient(params, micro_batch)), None
