@@ -36,6 +36,8 @@ def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    *,
+    peer_timeout: int = 30,
 ) -> str:
     """Connects this process with the others of its job.
 
@@ -44,6 +46,8 @@ def initialize(
         the environment names is asked.
       num_processes: how many processes the job has.
       process_id: which of them this is, from 0.
+      peer_timeout: seconds without a sign of life after which a process is taken for dead, and all
+        others end (SIGABRT), so that whoever started them can start all again.
 
     Returns:
       One line that says what was found.
@@ -64,7 +68,9 @@ def initialize(
     if found is None:
         return "one process (no cluster found; --coordinator names one)"
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=peer_timeout
+        )
     except Exception as error:  # each cluster's library raises its own kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(

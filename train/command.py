@@ -56,6 +56,7 @@ def parse_run(run: RunConfig, name: str, arguments: list[str]):
         coordinator: str | None = None,
         num_processes: int | None = None,
         process_id: int | None = None,
+        peer_timeout: int = 30,
         quiet: bool = False,
     ) -> None:
         """Trains the run.
@@ -67,13 +68,14 @@ def parse_run(run: RunConfig, name: str, arguments: list[str]):
           coordinator: HOST:PORT of process 0, for clusters that JAX does not know.
           num_processes: how many processes the job has, with --coordinator.
           process_id: which of them this is, from 0, with --coordinator.
+          peer_timeout: seconds without a sign of life from another process before all end.
           quiet: print nothing but errors.
         """
         if profile_steps is not None:
             run = dataclasses.replace(run, profile=ProfileWindow(*profile_steps))
         from sharding.multihost import initialize
 
-        cluster = initialize(coordinator, num_processes, process_id)
+        cluster = initialize(coordinator, num_processes, process_id, peer_timeout=peer_timeout)
         if not quiet:
             print(cluster)
         start_run(run, resume=resume, quiet=quiet)

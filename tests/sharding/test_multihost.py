@@ -61,8 +61,8 @@ def test_the_three_belong_together(given, missing):
 def test_given_numbers_are_handed_to_jax_and_the_result_is_said(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append((a, k)))
-    assert initialize("host:1", 1, 0) == "process 0 of 1 (given)"
-    assert calls[0][0] == ("host:1", 1, 0)
+    assert initialize("host:1", 1, 0, peer_timeout=7) == "process 0 of 1 (given)"
+    assert calls == [(("host:1", 1, 0), {"heartbeat_timeout_seconds": 7})]
 
 
 @pytest.mark.parametrize("given", [("host:1", 2, 2), ("host:1", 2, -1), ("host:1", 0, 0)])
