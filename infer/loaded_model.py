@@ -1,19 +1,18 @@
 """A checkpoint made ready to answer: weights, tokenizer, chat format, stop ids, sampling defaults.
 
-Any format will do. A GGUF file has its tokenizer in its metadata; it is written out as Hugging Face
-files for a moment and read like any other.
+Any format will do. A GGUF file has its tokenizer in its metadata, a training run in a folder of its
+own: for a moment, its files are written out and read like those of any other checkpoint.
 """
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from infer.sampling import GREEDY, SamplingParameters
 from llama_jax.chat import ChatFormat, chat_format_for
+from llama_jax.checkpoints.asset_files import write_assets
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
@@ -93,17 +92,17 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
     source = open_source(path)
     generation = dict(source.assets.generation)
     # Where the text side is no file beside the weights: inside the .gguf, or with the run.
-    apart = source.format in ("gguf", "training")
+    apart = source.format in ("gguf", "training") and bool(source.assets.files)
     place = path if apart else path / "generation_config.json"
     sampling = sampling_defaults(generation, file_format=source.format, place=place)
     eos_ids = _eos_ids(generation, place)
-    load_text = partial(_load_text, files=source.assets.files)
+    # The text side first: it takes a moment, and its errors should not wait for the weights.
     if apart:
-        # The text side first: it takes a moment, and its errors should not wait for the weights.
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer, chat_format, begins_with_bos = load_text(Path(folder))
+            write_assets(Path(folder), source.assets)
+            tokenizer, chat_format, begins_with_bos = _load_text(Path(folder))
     else:
-        tokenizer, chat_format, begins_with_bos = load_text(path)
+        tokenizer, chat_format, begins_with_bos = _load_text(path)
     if tokenizer.vocab_size > source.config.vocab_size:
         raise InputError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
@@ -150,16 +149,8 @@ def sampling_defaults(
     )
 
 
-def _load_text(
-    folder: Path, *, files: Mapping[str, Path | bytes]
-) -> tuple[Tokenizer, ChatFormat | None, bool]:
-    """Tokenizer, chat format and whether text begins with BOS; `files` that are not in `folder` are
-    put there."""
-    for name, content in files.items():
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        elif not (folder / name).exists():
-            shutil.copy(content, folder / name)
+def _load_text(folder: Path) -> tuple[Tokenizer, ChatFormat | None, bool]:
+    """Tokenizer, chat format and whether text begins with BOS."""
     tokenizer = load_tokenizer(folder)
     return tokenizer, chat_format_for(folder, tokenizer), _begins_with_bos(folder, tokenizer)
 
