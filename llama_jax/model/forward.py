@@ -53,7 +53,6 @@ def forward(
       tokens: int `[B, T]`.
       positions: int `[B, T]`; by default they count from 0 in each row, or in each document.
       segment_ids: int `[B, T]`; runs of equal ids are documents that do not see each other.
-
       dtype: of the activations, by default that of the embedding. Weights of another dtype are
         cast where they are used, and their gradients keep the weights' own dtype.
       remat: what the backward pass keeps, one of `REMAT_POLICIES`.

@@ -4,13 +4,14 @@ Every policy keeps a block's input. The names are those that `name_value` gives 
 the bytes are of one layer and token, with activations of two bytes, before sharding:
 
     none         everything: the most memory, nothing computed twice
-    products     all results of matrix products and of attention:  2 (3 D + 2 K H + N H + 2 F)
+    products     all results of matrix products and of attention:  2 (2 D + 2 N H + 2 K H + 2 F)
     projections  query, key, value and the result of attention:    2 (D + 2 N H + 2 K H)
     attention    the result of attention:                          2 (D + N H)
     full         nothing else:                                     2 D
 
-Attention's result comes with its log-sum-exp, so that its backward pass does not begin by running
-the forward one again (`products` and the two after it save that quarter of attention's work).
+Attention's result comes with its log-sum-exp, 4 N bytes more, so that its backward pass does not
+begin by running the forward one again (`products` and the two after it save that quarter of
+attention's work).
 """
 
 import jax
