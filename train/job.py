@@ -73,7 +73,7 @@ class Job:
         return make_optimizer(self.run.optimizer)
 
     def network(self, stage: int) -> Network:
-        """The model of stage `stage`, ready for the mesh."""
+        """The model of stage `stage`, ready for the mesh; of -1, as it was before the first."""
         return make_network(self.run, stage_model(self.run, stage), self.mesh)
 
     def evaluate(self, network: Network, params: Params) -> dict[str, float]:
@@ -109,7 +109,7 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
 
 
 def stage_model(run: RunConfig, stage: int) -> ModelConfig:
-    """The model with the RoPE settings that are in force in stage `stage`."""
+    """The model with the RoPE settings that are in force in stage `stage`; -1 is before all."""
     config = run.model
     for earlier in run.stages[: stage + 1]:
         if earlier.rope_theta is not None:

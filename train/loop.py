@@ -5,6 +5,8 @@ begins is written in `checkpointing.py`: own checkpoint, initial weights, random
 """
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -48,7 +50,8 @@ def train(run: RunConfig, *, quiet: bool = False) -> None:
     copy_tokenizer(folder, run.tokenizer)
     checkpointer = Checkpointer(folder, run.checkpoint)
     log = MetricsLog(folder, quiet=quiet, resume_step=checkpointer.latest_step())
-    with on_mesh(mesh), log, Preemption() as preemption, Profiler(folder, run.profile) as profiler:
+    profiler = Profiler(folder, run.profile)
+    with on_mesh(mesh), log, _finishing_saves(checkpointer), Preemption() as preemption, profiler:
         job = Job(
             run=run,
             mesh=mesh,
@@ -100,6 +103,18 @@ def start(job: Job) -> tuple[TrainState, Progress]:
     )(params)
     job.log.write(0, "event", {"started": said})
     return state, Progress()
+
+
+@contextmanager
+def _finishing_saves(checkpointer: Checkpointer) -> Iterator[None]:
+    """Around a run: what the user has to put right, such as a gate that is not passed, ends it on
+    all processes alike, and not in the middle of a save. Other errors may be one process's own, and
+    it must not wait for the rest."""
+    try:
+        yield
+    except InputError:
+        checkpointer.close()
+        raise
 
 
 def _initial_params(run: RunConfig, job: Job) -> Params:

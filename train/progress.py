@@ -22,7 +22,7 @@ class Progress:
       rows: rows of data consumed in the stage.
       tokens: tokens trained on in the run.
       gate_rounds: how often the stage was prolonged because its gate was not passed.
-      baselines: loss of each evaluation set when the stage began, in nats a token.
+      baselines: loss of each evaluation set before the stage, in nats a token, if it has a gate.
       elapsed_seconds: the run's time, all its processes' lives together.
     """
 

@@ -80,7 +80,8 @@ def average(job: Job, state: TrainState, progress: Progress) -> TrainState:
     params = average_params(job.folder, steps, state.params)
     said = ", ".join(map(str, steps))
     job.log.write(progress.step, "event", {"averaged": f"the weights of steps {said}"})
-    losses = job.evaluate(job.network(progress.stage), params)
-    averaged = {f"{name}_averaged": loss for name, loss in losses.items()}
-    job.log.write(progress.step, "evaluation", averaged)
+    if job.run.evaluations:
+        losses = job.evaluate(job.network(progress.stage), params)
+        averaged = {f"{name}_averaged": loss for name, loss in losses.items()}
+        job.log.write(progress.step, "evaluation", averaged)
     return dataclasses.replace(state, params=params)

@@ -49,7 +49,8 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
 
     # What the gate compares with
     if stage.gate and not progress.stage_step and not progress.baselines:
-        losses = job.evaluate(network, state.params)
+        # The model as it was, without the RoPE of this stage: what it forgets is to be recovered.
+        losses = job.evaluate(job.network(progress.stage - 1), state.params)
         progress = dataclasses.replace(progress, baselines=losses)
     if progress.stage_step >= num_steps:
         return state, progress
@@ -95,7 +96,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
 
             told = job.preemption.requested(step)
             last = stage_step == num_steps
-            evaluates = last or _is_due(step, run.evaluate_every_steps)
+            evaluates = run.evaluations and (last or _is_due(step, run.evaluate_every_steps))
             saves = last or _is_due(step, run.checkpoint.every_steps) or step in pinned
             if not (told or evaluates or saves):
                 continue

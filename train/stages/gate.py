@@ -37,7 +37,7 @@ def decide_gate(
 
     Args:
       short_loss: of the evaluation set `gate.short_set` now, in nats a token.
-      baseline: the same when the stage began.
+      baseline: the same before the stage, with the RoPE settings of before.
       needle_accuracy: share of the needles found in rows of the stage's length.
       rounds_done: how often the stage has been prolonged.
 
