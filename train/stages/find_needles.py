@@ -1,8 +1,7 @@
 """Which needles a model finds: one sharded forward pass over rows of the stage's full length.
 
 Logits are wanted at the answer's tokens only, a dozen of a row's 131,072, so their hidden states
-are
-taken out first: `[B, T, V]` never exists.
+are taken out first: `[B, T, V]` never exists.
 """
 
 import functools
