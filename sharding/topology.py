@@ -22,7 +22,7 @@ def topology_devices(name: str) -> list[jax.Device]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except Exception as error:  # XLA raises several kinds
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"topology {name!r}: not known ({reason}); names are like v5e:4x4 and v5p:2x2x4, and "
             "libtpu must be installed: pip install 'llama-jax[tpu]'"
