@@ -69,7 +69,7 @@ def parse_run(run: RunConfig, name: str, arguments: list[str]):
           num_processes: how many processes the job has, with --coordinator.
           process_id: which of them this is, from 0, with --coordinator.
           peer_timeout: seconds without a sign of life from another process before all end.
-          quiet: print nothing but errors.
+          quiet: plain lines instead of a live display.
         """
         if profile_steps is not None:
             run = dataclasses.replace(run, profile=ProfileWindow(*profile_steps))
