@@ -7,7 +7,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +112,8 @@ def one_stage() -> RunConfig:
     )
 
 
-def start(
-    folder: Path, name: str, *options: str, devices: int, before: Callable[[], None] | None = None
-) -> subprocess.Popen:
-    """`llama-jax train` of the run `name` in `folder`, with so many devices; the process calls
-    `before` first.
+def start(folder: Path, name: str, *options: str, devices: int) -> subprocess.Popen:
+    """`llama-jax train` of the run `name` in `folder`, with so many devices.
 
     Compiled programs are kept in `folder`, so that a process that goes on does not compile again.
     """
@@ -134,7 +130,6 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
     )
 
 
