@@ -103,8 +103,7 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
     from train.run_checks import check_run
     from train.run_json import read_run, write_run
 
-    check_run(run, jax.device_count())
-    check_data(run)
+    check_data(run, check_run(run, jax.device_count()))
     progress = latest_progress(run.output)
     if progress is not None:
         if not resume:

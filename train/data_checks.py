@@ -6,13 +6,15 @@ from pathlib import Path
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import load_tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
+from sharding.mesh import MeshShape
 from train.config import RunConfig
 from train.data.manifest import Manifest, read_manifest
 
 
-def check_data(run: RunConfig) -> None:
+def check_data(run: RunConfig, mesh: MeshShape) -> None:
     """Raises `InputError` that names the field whose file or folder is missing, or whose data has
-    other rows, another tokenizer or a larger vocabulary than the run."""
+    other rows, another tokenizer or a larger vocabulary than the run, or rows that `mesh`, which
+    is `run.mesh` for the devices at hand, cannot split."""
     if not Path(run.tokenizer).exists():
         raise InputError(f"tokenizer: {run.tokenizer}: no such file or folder")
     if run.initial_weights is not None and not Path(run.initial_weights).exists():
@@ -35,6 +37,12 @@ def check_data(run: RunConfig) -> None:
             raise InputError(
                 f"{field}.path: {held_out.path} has rows of {manifest.row_length} tokens, over "
                 f"model.context_length {run.model.context_length}"
+            )
+        if manifest.row_length % (parts := mesh.context * mesh.tensor):
+            raise InputError(
+                f"{field}.path: {held_out.path} has rows of {manifest.row_length} tokens, which do "
+                f"not divide among mesh.context {mesh.context} x mesh.tensor {mesh.tensor}; "
+                f"prepare it with a --row-length that is a multiple of {parts}"
             )
         if manifest.num_rows < held_out.num_rows:
             raise InputError(

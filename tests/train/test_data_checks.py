@@ -10,9 +10,12 @@ from configs.tiny_cpu import tiny_cpu
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import load_tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
+from sharding.mesh import MeshShape
 from train.config import Source
 from train.data.shard_writer import write_rows
 from train.data_checks import check_data
+
+MESH = MeshShape(fsdp=1)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +96,24 @@ MISTAKES = {
 
 
 def test_data_that_fits_passes(run):
-    check_data(run)
-    check_data(with_context(run, 32))
+    check_data(run, MESH)
+    check_data(with_context(run, 32), MESH)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_what_is_missing_or_does_not_fit_is_named(run, mistake):
     change, message = MISTAKES[mistake]
     with pytest.raises(InputError) as error:
-        check_data(change(run))
+        check_data(change(run), MESH)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_held_out_rows_that_the_mesh_cannot_split_are_named(run):
+    """Else it would be known at the first evaluation, which may be a day later."""
+    check_data(run, MeshShape(fsdp=1, tensor=8))
+    with pytest.raises(InputError) as error:
+        check_data(run, MeshShape(fsdp=1, tensor=3))
+    assert str(error.value) == (
+        "evaluations[0].path: rows has rows of 16 tokens, which do not divide among mesh.context 1 "
+        "x mesh.tensor 3; prepare it with a --row-length that is a multiple of 3"
+    )

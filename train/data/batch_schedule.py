@@ -67,10 +67,6 @@ class BatchSchedule:
         run = self._run_of(step)
         return run.first_row + (step - run.first_step) * run.rows
 
-    def tokens_before(self, step: int) -> int:
-        """Tokens of all steps before `step`."""
-        return self.rows_before(step) * self.row_length
-
     def steps_for(self, num_tokens: int) -> int:
         """The least number of steps that together have `num_tokens` tokens or more."""
         num_rows = -(-max(num_tokens, 0) // self.row_length)
