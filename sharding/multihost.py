@@ -21,6 +21,7 @@ from llama_jax.errors import InputError
 _CLUSTERS = {
     "Open MPI": ("OMPI_COMM_WORLD_SIZE",),
     "Slurm": ("SLURM_JOB_ID", "SLURM_NTASKS"),
+    "TPU processes": ("TPU_PROCESS_ADDRESSES",),
     "TPU pod": ("TPU_WORKER_HOSTNAMES",),
     "Kubernetes": ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"),
 }
@@ -95,7 +96,7 @@ def _is_over_one(count: str) -> bool:
 
 
 def _names_several_hosts(hosts: str) -> bool:
-    """Whether TPU_WORKER_HOSTNAMES names peers. On a host alone it is `localhost`, its own name
+    """Whether a list of hosts for TPUs names peers. On a host alone it is `localhost`, its own name
     or, where the names are not known, a sentence of warning."""
     if _is_over_one(os.environ.get("MEGASCALE_NUM_SLICES", "")):
         return True  # slices of one host each, perhaps
@@ -113,5 +114,6 @@ def _metadata_server_knows() -> bool:
 _HAS_PEERS = {
     "Open MPI": _is_over_one,
     "Slurm": _is_over_one,
+    "TPU processes": _names_several_hosts,
     "TPU pod": _names_several_hosts,
 }

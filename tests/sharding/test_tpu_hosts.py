@@ -46,6 +46,14 @@ def test_a_tpu_host_is_alone_unless_others_are_named(monkeypatch, chips, hosts, 
     assert detect_cluster() == found
 
 
+def test_several_processes_of_one_tpu_host_are_a_cluster(monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    monkeypatch.setenv("TPU_PROCESS_ADDRESSES", "localhost:8476")
+    assert detect_cluster() is None
+    monkeypatch.setenv("TPU_PROCESS_ADDRESSES", "localhost:8476,localhost:8477")
+    assert detect_cluster() == "TPU processes"
+
+
 def test_on_a_tpu_without_names_the_metadata_server_is_asked(monkeypatch, chips):
     assert detect_cluster() == "Cloud TPU"
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
