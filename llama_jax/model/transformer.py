@@ -43,8 +43,11 @@ class Transformer(nn.Module):
         if not config.tied_embeddings:
             self.param("head", normal(VOCAB, EMBED), vocabulary)
 
+        # A device looks up its own tokens in whole vectors. Left to itself the compiler looks up all
+        # tokens in its part of each vector, and then moves the activations, not the weights.
+        vectors = constrain(embedding, VOCAB, ACTIVATION_EMBED)
         # Cast after the look-up: the gradient of a frequent token is a sum of thousands.
-        x = embedding[tokens].astype(self.dtype or embedding.dtype)
+        x = vectors[tokens].astype(self.dtype or embedding.dtype)
         x = constrain(x, BATCH, RESIDUAL_SEQUENCE, ACTIVATION_EMBED)
         block = Block
         if self.remat != "none":
