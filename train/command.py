@@ -98,13 +98,17 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
     import jax
 
     from train.data_checks import check_data
+    from train.output_folder import check_run_folder
     from train.process_zero import on_process_zero
     from train.resume_checks import check_resume, latest_progress
     from train.run_checks import check_run
     from train.run_json import read_run, write_run
+    from train.run_lock import RunLock
 
-    check_data(run, check_run(run, jax.device_count()))
+    mesh = check_run(run, jax.device_count())
+    check_run_folder(run.output)
     progress = latest_progress(run.output)
+    check_data(run, mesh, begins=progress is None)
     if progress is not None:
         if not resume:
             raise InputError(
@@ -112,11 +116,13 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
                 "--output"
             )
         check_resume(read_run(run.output), run, progress)
-    on_process_zero(lambda: write_run(run))
+    with RunLock(run.output) as lock:
+        on_process_zero(lock.take)
+        on_process_zero(lambda: write_run(run))
 
-    from train.loop import train as train_loop
+        from train.loop import train as train_loop
 
-    train_loop(run, quiet=quiet)
+        train_loop(run, quiet=quiet)
 
 
 def describe_runs() -> str:

@@ -11,14 +11,19 @@ from train.config import RunConfig
 from train.data.manifest import Manifest, read_manifest
 
 
-def check_data(run: RunConfig, mesh: MeshShape) -> None:
+def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
     """Raises `InputError` that names the field whose file or folder is missing, or whose data has
     other rows, another tokenizer or a larger vocabulary than the run, or rows that `mesh`, which
-    is `run.mesh` for the devices at hand, cannot split."""
+    is `run.mesh` for the devices at hand, cannot split.
+
+    Args:
+      begins: the run has no checkpoint yet, and so will read its initial weights.
+    """
     if not Path(run.tokenizer).exists():
         raise InputError(f"tokenizer: {run.tokenizer}: no such file or folder")
-    if run.initial_weights is not None and not Path(run.initial_weights).exists():
-        raise InputError(f"initial_weights: {run.initial_weights}: no such file or folder")
+    weights = run.initial_weights if begins else None
+    if weights is not None and not Path(weights).exists():
+        raise InputError(f"initial_weights: {weights}: no such file or folder")
     sha256 = tokenizer_hash(load_tokenizer(run.tokenizer))
     for i, stage in enumerate(run.stages):
         for j, source in enumerate(stage.mixture):

@@ -35,6 +35,6 @@ def on_process_zero(work: Callable[[], None]) -> None:
         barrier(key=key, timeout_ms=_LONGEST_WAIT_SECONDS * 1000)
         done = multihost_utils.broadcast_one_to_all(np.int32(failure is None))
         if not done and jax.process_index() > 0:
-            raise OSError("process 0 could not write; its message says why")
+            raise OSError("process 0 could not go on; its message says why")
     if failure is not None:
         raise failure

@@ -96,23 +96,28 @@ MISTAKES = {
 
 
 def test_data_that_fits_passes(run):
-    check_data(run, MESH)
-    check_data(with_context(run, 32), MESH)
+    check_data(run, MESH, begins=True)
+    check_data(with_context(run, 32), MESH, begins=True)
+
+
+def test_initial_weights_are_asked_for_only_where_they_are_read(run):
+    """A run that has a checkpoint goes on also where they have been removed."""
+    check_data(dataclasses.replace(run, initial_weights="x"), MESH, begins=False)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_what_is_missing_or_does_not_fit_is_named(run, mistake):
     change, message = MISTAKES[mistake]
     with pytest.raises(InputError) as error:
-        check_data(change(run), MESH)
+        check_data(change(run), MESH, begins=True)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 def test_held_out_rows_that_the_mesh_cannot_split_are_named(run):
     """Else it would be known at the first evaluation, which may be a day later."""
-    check_data(run, MeshShape(fsdp=1, tensor=8))
+    check_data(run, MeshShape(fsdp=1, tensor=8), begins=True)
     with pytest.raises(InputError) as error:
-        check_data(run, MeshShape(fsdp=1, tensor=3))
+        check_data(run, MeshShape(fsdp=1, tensor=3), begins=True)
     assert str(error.value) == (
         "evaluations[0].path: rows has rows of 16 tokens, which do not divide among mesh.context 1 "
         "x mesh.tensor 3; prepare it with a --row-length that is a multiple of 3"

@@ -10,6 +10,7 @@ from llama_jax.errors import InputError
 from train import command
 from train.config import ProfileWindow
 from train.run_json import read_run, write_run
+from train.run_lock import RunLock
 from train.run_source import named_runs
 
 
@@ -135,8 +136,16 @@ def test_starting_writes_the_config_and_refuses_another(monkeypatch, tmp_path):
     trained = []
     loop = types.SimpleNamespace(train=lambda run, *, quiet: trained.append(run))
     monkeypatch.setitem(sys.modules, "train.loop", loop)
-    monkeypatch.setattr(data_checks, "check_data", lambda run: None)
+    monkeypatch.setattr(data_checks, "check_data", lambda run, mesh, *, begins: None)
     run = dataclasses.replace(tiny_cpu(), output=str(tmp_path))
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(InputError, match="holds manifest.json and no run"):
+        command.start_run(run, resume=True, quiet=True)
+    (tmp_path / "manifest.json").unlink()
+    with RunLock(tmp_path) as lock, pytest.raises(InputError, match="another process trains in it"):
+        lock.take()
+        command.start_run(run, resume=True, quiet=True)
+    assert not trained and not (tmp_path / "config.json").exists()
     command.start_run(run, resume=False, quiet=True)
     assert read_run(tmp_path) == run and trained == [run]
 
