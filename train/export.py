@@ -15,6 +15,7 @@ from pathlib import Path
 from llama_jax.checkpoints.training_layout import (
     FINAL_WEIGHTS_FOLDER,
     PARAMS,
+    STEP_DIGITS,
 )
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
@@ -55,6 +56,13 @@ def export_weights(
 
     on_process_zero(gather)
     return destination
+
+
+def set_aside_weights(run_folder: Path, step: int) -> None:
+    """Renames the final weights of a run that goes on after all from `step`: they are no longer
+    what the folder stands for."""
+    if (weights := run_folder / FINAL_WEIGHTS_FOLDER).exists():
+        weights.rename(run_folder / f"{FINAL_WEIGHTS_FOLDER}_{step:0{STEP_DIGITS}}")
 
 
 def _convert(source: Path, destination: Path) -> None:

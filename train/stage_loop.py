@@ -5,16 +5,20 @@ background, so that the devices go from step to step without waiting for the hos
 """
 
 import dataclasses
+import math
 import time
 
 import numpy as np
 
+from llama_jax.errors import InputError
 from sharding.placement import batch_sharding
 from train.config import StageConfig
 from train.data.batch_schedule import BatchSchedule
 from train.data.loader import Loader
 from train.data.mixture import Mixture
+from train.export import set_aside_weights
 from train.job import Job
+from train.process_zero import on_process_zero
 from train.progress import Progress
 from train.stages.average_steps import average_steps
 from train.state import TrainState
@@ -35,8 +39,8 @@ def stage_steps(stage: StageConfig, gate_rounds: int) -> int:
 def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     """Runs the steps that are left of stage `progress.stage`.
 
-    Raises `SystemExit` (143) after a save if the job is told to end, and `InputError` if too many
-    steps in a row were not finite.
+    Raises `SystemExit` (143, 130) after a save if the job is told to end, and `InputError` if too
+    many steps in a row were not finite or the stage ends in a loss that is not.
     """
     run = job.run
     stage = run.stages[progress.stage]
@@ -79,6 +83,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
     compiled = {}
 
     # Steps
+    on_process_zero(lambda: set_aside_weights(job.folder, progress.step))
     log = StepLog(job, network, progress, mixture, schedule)
     timer, began, before = log.timer, time.monotonic(), progress
     with loader:
@@ -100,7 +105,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
             saves = last or _is_due(step, run.checkpoint.every_steps) or step in pinned
             if not (told or evaluates or saves):
                 continue
-            log.flush()
+            training_loss = log.flush()["loss"]
             rows = schedule.rows_before(stage_step)
             trained = (rows - schedule.rows_before(before.stage_step)) * stage.row_length
             progress = dataclasses.replace(
@@ -116,6 +121,8 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
                 with timer.aside("evaluation"):
                     losses = job.evaluate(network, state.params)
                 job.log.write(step, "evaluation", losses)
+            if last:
+                _refuse_divergence(stage, losses or {"training": training_loss})
             if told or saves or run.checkpoint.best_set in losses:
                 with timer.aside("checkpoint"):
                     job.checkpointer.save(state, progress, network.config, losses)
@@ -123,8 +130,18 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
                 job.checkpointer.wait()
                 said = f"saved step {step}; run again to go on"
                 job.log.write(step, "event", {"preempted": said})
-                raise SystemExit(143)
+                raise SystemExit(job.preemption.exit_code)
     return state, progress
+
+
+def _refuse_divergence(stage: StageConfig, losses: dict[str, float]) -> None:
+    """Weights that compute nothing are no end of a stage."""
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{stage.name}: at its end the {name} loss is {loss}; lower the learning rate, and "
+                "remove the run's folder, or its checkpoints of after the loss rose"
+            )
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -1,9 +1,8 @@
 """One optimiser step: gradients over micro-batches, clipping, AdamW, and the right to refuse.
 
 Gradients have the dtype of the parameters, float32 by default, are summed in float32 over
-micro-batches, and are float32 from there on. A step whose loss or gradient is not finite, or whose
-gradient norm leaps over the running mean, changes nothing but the counters: the optimiser never
-sees it.
+micro-batches, and are float32 from there on. A step whose loss, gradient or update is not finite, or
+whose gradient norm leaps over the running mean, changes nothing but the counters.
 """
 
 from collections.abc import Callable
@@ -61,17 +60,18 @@ def make_train_step(
         gradients, sums = _sum_over_micro_batches(gradient, state.params, batch)
         loss = sums.negative_log_prob / count
         norm = optax.tree.norm(gradients)
-        accepted = jnp.isfinite(loss) & jnp.isfinite(norm)
-        if optimizer_config.spike_factor is not None:
-            limit = optimizer_config.spike_factor * state.norm_average
-            accepted &= (state.norm_average == 0.0) | (norm <= limit)
-
         directions, optimizer_state = optimizer.update(
             gradients, state.optimizer_state, state.params
         )
         rate = learning_rate(state.step)
         updates = jax.tree.map(lambda direction: -rate * direction, directions)
+        update_norm = optax.tree.norm(updates)
         params = optax.apply_updates(state.params, updates)
+
+        accepted = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(update_norm)
+        if optimizer_config.spike_factor is not None:
+            limit = optimizer_config.spike_factor * state.norm_average
+            accepted &= (state.norm_average == 0.0) | (norm <= limit)
         average = jnp.where(
             state.norm_average == 0.0,
             norm,
@@ -96,7 +96,7 @@ def make_train_step(
             "loss": loss,
             "z_loss": sums.squared_normaliser / count,
             "gradient_norm": norm,
-            "update_norm": optax.tree.norm(updates),
+            "update_norm": update_norm,
             "parameter_norm": optax.tree.norm(state.params),
             "learning_rate": rate,
             "tokens": count,

@@ -53,13 +53,14 @@ class StepLog:
         self._fetch(must_write=False)
         self._pending = (stage_step, metrics)
 
-    def flush(self) -> None:
-        """Waits for the latest step, and writes it even if it is not its turn. Raises as `add`."""
-        self._fetch(must_write=True)
+    def flush(self) -> dict[str, float]:
+        """Waits for the latest step, writes it even if it is not its turn, and returns its metrics.
+        Raises as `add`."""
+        return self._fetch(must_write=True)
 
-    def _fetch(self, *, must_write: bool) -> None:
+    def _fetch(self, *, must_write: bool) -> dict[str, float]:
         if self._pending is None:
-            return
+            return {}
         (stage_step, metrics), self._pending = self._pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.timer.step_done()
@@ -68,6 +69,7 @@ class StepLog:
         self._check(step, values)
         if must_write or step % self._job.run.log_every_steps == 0:
             self._write(step, stage_step, values)
+        return values
 
     def _check(self, step: int, values: dict[str, float]) -> None:
         limit = self._job.run.optimizer.max_skipped

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from llama_jax.checkpoints.training_layout import finished_weights
 from llama_jax.errors import InputError
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*", re.ASCII)
@@ -21,14 +22,15 @@ _WANTED = (
 
 
 def resolve_source(text: str) -> Path:
-    """The local path of a source: `text` itself if it exists, else the downloaded repository
-    `org/name`, which huggingface_hub keeps in its cache and shows the progress of.
+    """The local path of a source: `text` itself if it exists (of a training run that has come to
+    its end, its final weights), else the downloaded repository `org/name`, which huggingface_hub
+    keeps in its cache and shows the progress of.
 
     Raises `InputError` when there is neither, saying what to do.
     """
     path = Path(text)
     if path.exists():
-        return path
+        return finished_weights(path) or path
     if not _REPOSITORY.fullmatch(text):
         raise InputError(f"{text}: no such file or folder")
 

@@ -5,6 +5,7 @@ large, is not read. Layers are stacked in the file, in chunks of one layer at mo
 read through tensorstore without its neighbours.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class TrainingSource:
     format = "training"
 
     def __init__(self, path: Path):
-        path = Path(path)
+        path = Path(os.path.abspath(path))  # tensorstore takes no path with ".." in it
         if not (path / DESCRIPTION_ITEM).is_dir() and (steps := saved_steps(path)):
             path = step_folder(path, steps[-1])
         self.path = path
@@ -65,8 +66,8 @@ class TrainingSource:
         for name in leaves:
             if name.split(".")[0] == PARAMS and name not in self._arrays:
                 raise InputError(f"{path}: {name} is not a parameter of its config")
-        run_folder = path.absolute().parent.parent
-        in_run = path.absolute().parent.name == CHECKPOINTS_FOLDER
+        run_folder = path.parent.parent
+        in_run = path.parent.name == CHECKPOINTS_FOLDER
         self.assets = read_assets(run_folder / TOKENIZER_FOLDER) if in_run else Assets()
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:

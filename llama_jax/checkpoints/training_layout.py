@@ -6,7 +6,8 @@
           description/training.json
           state/                 an Orbax tree (Zarr 3 in OCDBT) of leaves by their paths
       tokenizer/                 copies of the tokenizer's files
-      weights/                   the final weights, a checkpoint of our own format
+      weights/                   the final weights, a checkpoint of our own format; renamed to
+                                 weights_000100/ when the run goes on after all from that step
 
 A leaf's name is its path in the training state, such as `params.blocks.attention.query`; layers are
 stacked, `[L, ...]`, and a chunk of the file never spans two of them, so that one can be read alone.
@@ -15,6 +16,7 @@ stacked, `[L, ...]`, and a chunk of the file never spans two of them, so that on
 from pathlib import Path
 from typing import Any
 
+from llama_jax.checkpoints.orbax_layout import DESCRIPTION_FILE
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
@@ -47,6 +49,14 @@ def saved_steps(run_folder: Path) -> list[int]:
         for name in names
         if name.isascii() and name.isdigit() and step_folder(run_folder, int(name)).name == name
     )
+
+
+def finished_weights(run_folder: Path) -> Path | None:
+    """The final weights of a run that has come to its end. They are what the folder of the run
+    stands for: the average of its last checkpoints may differ from the latest."""
+    weights = run_folder / FINAL_WEIGHTS_FOLDER
+    is_whole = (weights / DESCRIPTION_FILE).is_file()
+    return weights if is_whole and saved_steps(run_folder) else None
 
 
 def read_description(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:

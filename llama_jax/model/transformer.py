@@ -43,8 +43,8 @@ class Transformer(nn.Module):
         if not config.tied_embeddings:
             self.param("head", normal(VOCAB, EMBED), vocabulary)
 
-        # A device looks up its own tokens in whole vectors. Left to itself the compiler looks up all
-        # tokens in its part of each vector, and then moves the activations, not the weights.
+        # A device looks up its own tokens in whole vectors. Left to itself the compiler looks up
+        # all tokens in its part of each vector, and then moves the activations.
         vectors = constrain(embedding, VOCAB, ACTIVATION_EMBED)
         # Cast after the look-up: the gradient of a frequent token is a sum of thousands.
         x = vectors[tokens].astype(self.dtype or embedding.dtype)

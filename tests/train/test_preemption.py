@@ -1,4 +1,4 @@
-"""SIGTERM in one process; jobs of several are in test_checkpointing_processes.py."""
+"""SIGTERM and SIGINT in one process; jobs of several are in test_checkpointing_processes.py."""
 
 import os
 import signal
@@ -41,3 +41,14 @@ def test_the_handler_before_is_back_after_an_error(front_door):
         assert signal.getsignal(signal.SIGTERM) != before
         raise KeyError
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_first_interrupt_is_noted_and_the_second_ends_the_process(capsys):
+    with Preemption() as preemption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.requested(1)
+        assert preemption.exit_code == 130
+        assert "Ctrl-C again" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)

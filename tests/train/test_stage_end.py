@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from configs.shakespeare import write_byte_tokenizer
+from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.load import load_checkpoint
 from llama_jax.config import TINY, LinearScaling
 from llama_jax.errors import InputError
@@ -24,6 +26,7 @@ from train.config import (
     StageConfig,
 )
 from train.data.shard_writer import write_rows
+from train.export import set_aside_weights
 from train.job import Job
 from train.loop import train
 from train.schedules import Linear
@@ -119,6 +122,16 @@ def test_a_passed_gate_ends_the_run_and_the_stage_s_rope_is_that_of_the_weights(
     config, _ = load_checkpoint(tmp_path / "run" / "weights")
     assert config == dataclasses.replace(MODEL, rope_scaling=LinearScaling(2.0))
 
+    # The folder of a run that came to its end stands for its final weights, until it goes on.
+    run = tmp_path / "run"
+    assert resolve_source(str(run)) == run / "weights"
+    set_aside_weights(run, 4)
+    assert resolve_source(str(run)) == run
+    assert (run / "weights_000004" / "llama_jax.json").is_file()
+    (run / "folder").mkdir()
+    latest = open_source(run / "folder" / "..")
+    assert latest.path == run / "checkpoints" / "000004"
+
 
 def test_a_gate_compares_with_the_model_before_the_stage(data, tmp_path, monkeypatch):
     """Not with the same weights under the stage's RoPE, which a jump of it makes worse at once."""
@@ -160,3 +173,10 @@ def test_a_gate_that_is_not_passed_prolongs_the_stage_and_then_stops_the_run(
     assert gates_of(tmp_path / "run")[-1] == "gate continue"
     assert max(line["step"] for line in lines_of(tmp_path / "run")) == 5
     assert exported
+
+
+def test_a_run_that_ends_in_nothing_finite_has_no_weights(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Job, "evaluate", lambda *_: {"short": float("nan")})
+    with pytest.raises(InputError, match="context_192: at its end the short loss is nan"):
+        train(make_run(data, tmp_path / "run"), quiet=True)
+    assert not (tmp_path / "run" / "weights").exists()
