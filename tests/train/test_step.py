@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from llama_jax.config import TINY
-from llama_jax.model import abstract_params, init_params, logits, output_head
+from llama_jax.model import abstract_params, init_params, logits
 from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import batch_sharding, on_mesh
 from train.config import OptimizerConfig, RunConfig
@@ -139,7 +139,7 @@ def test_the_first_norm_is_the_mean_and_nothing_is_a_leap_over_it():
 
 def test_micro_batches_change_nothing_but_rounding():
     """Also not where one has fewer tokens that count: the loss is of tokens, not of micro-batches.
-    float32 sums in another order: measured 4e-7 of each leaf's largest."""
+    float32 sums in another order: measured 7e-7 of each leaf's largest."""
     expected, numbers = take(make_state(), make_batch())
     for micro_batches in (2, 4, 8):
         after, metrics = take(make_state(), make_batch(micro_batches))
@@ -153,7 +153,7 @@ def test_micro_batches_change_nothing_but_rounding():
 
 
 def test_the_gradient_with_z_loss_is_that_of_the_formula():
-    """Against logits in full: mean of `-log p + z log(Z)^2`. float32: measured 2e-6 of each leaf's
+    """Against logits in full: mean of `-log p + z log(Z)^2`. float32: measured 5e-7 of each leaf's
     largest."""
     weight = 0.05
     params = init_params(CONFIG, jax.random.key(0))
@@ -175,7 +175,7 @@ def test_the_gradient_with_z_loss_is_that_of_the_formula():
         loss, ours_gradient = jax.jit(jax.value_and_grad(ours))(params)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
     for leaf, other in zip(jax.tree.leaves(ours_gradient), jax.tree.leaves(gradient), strict=True):
-        assert np.abs(leaf - other).max() <= 1e-5 * np.abs(other).max()
+        assert np.abs(leaf - other).max() <= 3e-6 * np.abs(other).max()
 
 
 def test_z_loss_is_in_the_gradient_and_not_in_the_reported_loss():

@@ -13,8 +13,9 @@ import llama_jax
 from . import small_runs
 
 TWO_COPIES = ("--mesh.data", "2", "--mesh.fsdp", "4")
-# float32 sums over devices in another order.
-LOSS_TOLERANCE, WEIGHT_TOLERANCE = 2e-6, 1e-4
+# float32 sums over devices in another order. Losses, relative: measured 2e-7. Weights after twelve
+# steps, of each leaf's largest: 5e-5, where a gradient is near zero and Adam follows its rounding.
+LOSS_TOLERANCE, WEIGHT_TOLERANCE = 2e-6, 2e-4
 
 
 @pytest.fixture(scope="module")
