@@ -1,4 +1,4 @@
-"""One step: what it refuses, what micro-batches change (nothing), what decays, and at which rate."""
+"""One step: what it refuses, what micro-batches change (nothing), what decays, which rate."""
 
 import dataclasses
 import functools
