@@ -1,8 +1,8 @@
 """One optimiser step: gradients over micro-batches, clipping, AdamW, and the right to refuse.
 
 Gradients have the dtype of the parameters, float32 by default, are summed in float32 over
-micro-batches, and are float32 from there on. A step whose loss, gradient or update is not finite, or
-whose gradient norm leaps over the running mean, changes nothing but the counters.
+micro-batches, and are float32 from there on. A step whose loss, gradient or update is not finite,
+or whose gradient norm leaps over the running mean, changes nothing but the counters.
 """
 
 from collections.abc import Callable
