@@ -1,9 +1,11 @@
 """Where a run comes from: a name, a function in a file, or the folder of a run that has begun."""
 
+import ast
 import dataclasses
 import difflib
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,8 @@ def find_run(name: str) -> RunConfig:
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
         return _call(_function_in_file(Path(file), function), name)
+    if name.endswith(".py"):
+        raise InputError(_no_function_named(Path(name)))
     if (Path(name) / CONFIG_FILE).is_file():
         return dataclasses.replace(read_run(name), output=name)
     raise InputError(_not_found(name))
@@ -47,8 +51,8 @@ def load_function(name: str) -> Callable[[], RunConfig]:
 
 
 def _function_in_file(file: Path, function: str) -> Callable[[], RunConfig]:
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
+    if not function or not file.is_file():
+        raise InputError(_no_function_named(file))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -61,7 +65,34 @@ def _function_in_file(file: Path, function: str) -> Callable[[], RunConfig]:
     return found
 
 
+def _no_function_named(file: Path) -> str:
+    """What to say of `file` without a function: those that it has, found without running it."""
+    if not file.is_file():
+        return f"{file}: no such file"
+    try:
+        definitions = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        return f"{file}: is not Python ({error})"
+    names = [
+        f"{file}:{function.name}"
+        for function in definitions
+        if isinstance(function, ast.FunctionDef) and not _needs_arguments(function.args)
+    ]
+    if not names:
+        return f"{file}: defines no function without arguments, which could return a run"
+    return f"{file}: name its function: {' or '.join(names)}"
+
+
+def _needs_arguments(arguments: ast.arguments) -> bool:
+    by_place = [*arguments.posonlyargs, *arguments.args]
+    return len(by_place) > len(arguments.defaults) or None in arguments.kw_defaults
+
+
 def _call(function: Callable[[], RunConfig], name: str) -> RunConfig:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:  # ValueError: has no signature
+        raise InputError(f"{name}: is called without arguments, but {error}") from None
     run = function()
     if not isinstance(run, RunConfig):
         raise InputError(f"{name}: must return a RunConfig, not {type(run).__name__}")

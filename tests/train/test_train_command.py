@@ -88,6 +88,7 @@ def test_a_function_in_a_file_is_a_run(started, tmp_path):
         "import dataclasses\nfrom configs.tiny_cpu import tiny_cpu\n"
         "def wider():\n    return dataclasses.replace(tiny_cpu(), seed=5)\n"
         "def wrong():\n    return 5\n"
+        "def needs(size, *, seed=1):\n    return tiny_cpu()\n"
     )
     command.train(f"{file}:wider", "--z-loss", "0.5")
     assert started[0][0] == dataclasses.replace(tiny_cpu(), seed=5, z_loss=0.5)
@@ -95,6 +96,30 @@ def test_a_function_in_a_file_is_a_run(started, tmp_path):
         command.train(f"{file}:wide")
     with pytest.raises(InputError, match="must return a RunConfig, not int"):
         command.train(f"{file}:wrong")
+    with pytest.raises(InputError, match="mine.py:needs: is called without .* 'size'$"):
+        command.train(f"{file}:needs")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def one(seed=1): 0 / 0\ndef two(size): ...\ndef three(*, size): ...\n", "{0}:one"),
+        ("def one(): ...\ndef two(*sizes): ...\n0 / 0\n", "{0}:one or {0}:two"),
+        ("RUN = 5\n", "{0}: defines no function without arguments, which could return a run"),
+        ("def one(:\n", "{0}: is not Python (invalid syntax"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", ":"])
+def test_a_file_without_a_function_is_answered_with_those_it_has(
+    started, tmp_path, text, message, end
+):
+    file = tmp_path / "my_run.py"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        command.train(f"{file}{end}")
+    said = str(error.value)
+    assert "\n" not in said and message.format(file) in said
+    assert ":two" not in said or ":two" in message  # those that need an argument
 
 
 def test_the_folder_of_a_run_is_a_run_wherever_it_is_moved(started, tmp_path):
