@@ -98,10 +98,11 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
     import jax
 
     from train.data_checks import check_data
-    from train.output_folder import check_run_folder
+    from train.disk_space import advising_space
     from train.process_zero import on_process_zero
     from train.resume_checks import check_resume, latest_progress
     from train.run_checks import check_run
+    from train.run_folder import check_run_folder
     from train.run_json import read_run, write_run
     from train.run_lock import RunLock
 
@@ -122,7 +123,8 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
 
         from train.loop import train as train_loop
 
-        train_loop(run, quiet=quiet)
+        with advising_space(run.output, goes_on="from the last checkpoint"):
+            train_loop(run, quiet=quiet)
 
 
 def describe_runs() -> str:

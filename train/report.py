@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from llama_jax.errors import InputError
+from train.output_folder import check_output_folder
 
 PAGE = "report.html"
 
@@ -32,6 +33,8 @@ def report(
         raise InputError("name the folder of a run, which holds metrics.jsonl")
     if output is None and len(runs) > 1:
         raise InputError("--output FOLDER: say where the report of several runs goes")
+    if output is not None:
+        check_output_folder(output)
     from train.report_figures import FIGURES
     from train.report_page import page
     from train.run_history import read_run

@@ -3,7 +3,8 @@
 import pytest
 
 from llama_jax.errors import InputError
-from train.output_folder import check_output_folder, check_run_folder
+from train.output_folder import check_output_folder
+from train.run_folder import check_run_folder
 
 
 def test_a_run_may_lie_where_nothing_or_a_run_is(tmp_path):

@@ -204,6 +204,7 @@ def test_what_is_damaged_is_named(tmp_path, damage):
         ([], "name the folder of a run"),
         (["a", "b"], "--output FOLDER"),
         (["{}", "--axis", "tokens"], "give --axis steps"),
+        (["{}", "--output", __file__], "test_report.py: is a file; name a folder"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, capsys, arguments, message):

@@ -149,5 +149,8 @@ def test_a_full_disk_ends_the_run_and_what_was_saved_stays(begun):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
     errors = small_runs.finish(process, code=2)
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert said == [f"error: {begun}/run/checkpoints: File too large"]
+    assert said == [
+        f"error: {begun}/run/checkpoints: File too large; free space there and run the same "
+        "command again: it goes on from the last checkpoint"
+    ]
     assert saved_steps(begun / "run") == [2]

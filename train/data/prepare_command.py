@@ -6,6 +6,7 @@ from typing import Literal
 import tyro
 
 from train.data.prepare import prepare
+from train.disk_space import advising_space
 
 
 def prepare_command(
@@ -46,21 +47,22 @@ def prepare_command(
       overwrite: replace the output, and discard unfinished work with other arguments.
       quiet: print nothing but errors.
     """
-    manifest, complaints = prepare(
-        inputs,
-        tokenizer=tokenizer,
-        row_length=row_length,
-        output=output,
-        text_field=text_field,
-        on_error=on_error,
-        bos=bos,
-        eos=eos,
-        min_tokens=min_tokens,
-        max_tokens=max_tokens,
-        workers=workers,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    with advising_space(output, goes_on="with what is finished"):
+        manifest, complaints = prepare(
+            inputs,
+            tokenizer=tokenizer,
+            row_length=row_length,
+            output=output,
+            text_field=text_field,
+            on_error=on_error,
+            bos=bos,
+            eos=eos,
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
+            workers=workers,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
     if quiet:
         return
     print(

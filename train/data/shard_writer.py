@@ -50,7 +50,8 @@ def write_shard(path: Path, rows: Iterable[PackedTokens], *, vocab_size: int) ->
         temporary.unlink(missing_ok=True)
         reason = str(error).split(";")[0]
         raise InputError(
-            f"{path}: cannot be written ({reason}); make room and run again"
+            f"{path}: cannot be written ({reason}); free space there and run the same "
+            "command again: it goes on with what is finished"
         ) from error
     publish(temporary, path)
     return Shard(path.name, num_rows, path.stat().st_size)

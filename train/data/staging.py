@@ -20,6 +20,7 @@ from llama_jax.errors import InputError
 from train.data.atomic_file import publish, written
 from train.data.manifest import MANIFEST_FILE, Manifest
 from train.data.shard_writer import is_shard_name, write_manifest
+from train.output_folder import check_output_folder
 
 _ARGUMENTS = "arguments.json"
 
@@ -77,13 +78,9 @@ class Staging:
         discard(self._folder)
 
     def _check_output(self) -> None:
+        check_output_folder(self._output)
         if not self._output.exists():
-            nearest = next(folder for folder in self._output.parents if folder.exists())
-            if not nearest.is_dir():
-                raise InputError(f"--output {self._output}: {nearest} is a file, and no folder")
             return
-        if not self._output.is_dir():
-            raise InputError(f"--output {self._output}: is a file; name a folder")
         if not any(self._output.iterdir()):
             return
         if not (self._output / MANIFEST_FILE).is_file():

@@ -268,7 +268,7 @@ def test_the_command_says_what_it_made_and_what_it_left_out(corpus, tokenizer, t
         ({"max_tokens": 0}, "--max-tokens must be at least 1, not 0: otherwise no document"),
         ({"min_tokens": 9, "max_tokens": 8}, "--max-tokens must be at least 9, not 8"),
         ({"output": __file__}, "test_prepare.py: is a file; name a folder"),
-        ({"output": f"{__file__}/a/b"}, "test_prepare.py is a file, and no folder"),
+        ({"output": f"{__file__}/a/b"}, "test_prepare.py is a file; name a folder"),
         ({"tokenizer": "nowhere"}, "nowhere: no such file"),
         ({"bos": "<s>"}, "--bos '<s>': no special token"),
     ],

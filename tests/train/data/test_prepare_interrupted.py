@@ -141,6 +141,9 @@ def test_a_full_disk_is_one_line_and_the_work_can_go_on(long_corpus, tokenizer, 
     (line,) = run.stderr.splitlines()
     name = "unit-000000.tokens" if limit == 500 else "rows-000000.arrayrecord"
     assert name in line and "File too large" in line
+    assert line.endswith(
+        "free space there and run the same command again: it goes on with what is finished"
+    )
     assert not (tmp_path / "data").exists()
     subprocess.run(command(tmp_path, *arguments), check=True, capture_output=True)
     assert len(documents_of(tmp_path / "data")) == 600
