@@ -31,6 +31,7 @@ from train.run_tokenizer import copy_tokenizer
 from train.stage_end import end_stage
 from train.stage_loop import train_stage
 from train.state import TrainState, new_state
+from train.throughput import missing_figures
 
 
 def train(run: RunConfig, *, quiet: bool = False) -> None:
@@ -64,6 +65,8 @@ def train(run: RunConfig, *, quiet: bool = False) -> None:
 
         # State
         state, progress = start(job)
+        if why := missing_figures(mesh.devices.flat[0]):
+            log.say(why)
 
         # Stages
         while True:

@@ -43,9 +43,17 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
         self._terminal = make_terminal(quiet=quiet)
         if self.num_dropped:
-            since = "the last checkpoint" if resume_step is not None else "a run without checkpoint"
-            values = {"dropped": f"{self.num_dropped} lines of metrics that followed {since}"}
-            self._terminal.show(resume_step or 0, "event", values)
+            lines = f"{self.num_dropped} line{'s' * (self.num_dropped > 1)} of {path}"
+            self.say(
+                f"dropped {lines}, of steps after the last checkpoint: those steps are done again"
+                if resume_step is not None
+                else f"dropped {lines}: that run had saved nothing, and begins anew"
+            )
+
+    def say(self, text: str) -> None:
+        """Tells the user alone: nothing is written."""
+        if self._writes:
+            self._terminal.say(text)
 
     def begin_stage(self, name: str, *, first_step: int, num_steps: int) -> None:
         """Lines from now on carry `stage`, and the terminal counts to `first_step + num_steps`.

@@ -33,11 +33,7 @@ class StepLog:
         self._tokens = progress.tokens
         self._skipped = 0.0
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._throughput = Throughput(
-            network.config,
-            row_length=self._stage.row_length,
-            say=lambda line: job.log.write(progress.step, "event", {"note": line}),
-        )
+        self._throughput = Throughput(network.config, row_length=self._stage.row_length)
         self.timer = StepTimer()
 
     @property

@@ -19,6 +19,9 @@ class Terminal(Protocol):
     def show(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Shows the values of one line."""
 
+    def say(self, text: str) -> None:
+        """Shows a line of words, of no step."""
+
     def close(self) -> None:
         """Ends the display."""
 
@@ -57,6 +60,9 @@ class LineTerminal:
             text = f"{self._stage} step {step}/{self._last_step}  {progress_text(values, left)}"
         else:
             text = other_text(step, kind, values)
+        self.say(text)
+
+    def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -97,7 +103,10 @@ class LiveTerminal:
                 text=progress_text(values, self._left.at(step, self._last_step)),
             )
         else:
-            self._bar.console.print(other_text(step, kind, values), markup=False, highlight=False)
+            self.say(other_text(step, kind, values))
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
         self._bar.stop()

@@ -11,13 +11,17 @@ Two conventions are in use, and both are given:
 Forward and backward are three forward passes; recomputation for the backward pass counts nothing.
 """
 
-from collections.abc import Callable
-
 import jax
 
 from llama_jax.accelerators import accelerator
 from llama_jax.config import ModelConfig
 from llama_jax.costs import forward_flops_per_token
+
+
+def missing_figures(device: jax.Device) -> str | None:
+    """Why there will be no MFU on such devices; None if there will be."""
+    kind = device.device_kind
+    return None if accelerator(kind) else f"no MFU figures: the peak of {kind!r} is not known"
 
 
 class Throughput:
@@ -29,21 +33,16 @@ class Throughput:
         *,
         row_length: int,
         devices: list[jax.Device] | None = None,
-        say: Callable[[str], None] = lambda line: None,
     ):
         """Args:
         config: of the model.
         row_length: tokens that a row predicts (T).
         devices: of the whole job, `jax.devices()` if None; all of one kind.
-        say: is given one line if their peak is unknown: then there is no MFU.
         """
         devices = jax.devices() if devices is None else devices
         self._num_devices = len(devices)
-        kind = devices[0].device_kind
-        known = accelerator(kind)
+        known = accelerator(devices[0].device_kind)
         self.peak_flops = known.bf16_flops if known else None
-        if known is None:
-            say(f"no MFU: the peak of {kind!r} is not in llama_jax/accelerators.py")
         self._flops_per_token = {
             "mfu_causal": 3 * forward_flops_per_token(config, (row_length + 1) / 2),
             "mfu_full": 3 * forward_flops_per_token(config, row_length),

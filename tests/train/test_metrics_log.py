@@ -113,14 +113,19 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path, capsys):
     scalars = scalars_of(tmp_path)
     assert scalars[3, "train/loss"] == 13 and scalars[4, "train/loss"] == 104
     assert (3, "evaluation/web") in scalars and (4, "evaluation/web") not in scalars
-    assert "4 lines of metrics that followed the last checkpoint" in capsys.readouterr().err
+    said = (
+        f"dropped 4 lines of {tmp_path}/metrics.jsonl, of steps after the last checkpoint: those "
+    )
+    assert f"{said}steps are done again" in capsys.readouterr().err.splitlines()
 
 
-def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
+def test_a_run_without_a_checkpoint_begins_anew(tmp_path, capsys):
     with MetricsLog(tmp_path) as log:
         log.write(1, "train", {"loss": 1.0})
     with MetricsLog(tmp_path) as log:
         assert log.num_dropped == 1
+        said = f"dropped 1 line of {tmp_path}/metrics.jsonl: that run had saved nothing, and "
+        assert f"{said}begins anew" in capsys.readouterr().err.splitlines()
         log.write(1, "train", {"loss": 2.0})
     assert [line["loss"] for line in lines_of(tmp_path)] == [2.0]
     assert scalars_of(tmp_path) == {(1, "train/loss"): 2.0}

@@ -22,7 +22,7 @@ from train.state import abstract_state
 from . import small_runs
 
 RUN = f"{Path(small_runs.__file__).resolve()}:one_stage"
-PROGRESS = ("step ", "first step ")
+PROGRESS = ("step ", "first step ", "no MFU figures")
 TOKENS = 8 * small_runs.ROW_LENGTH  # of a step
 
 
