@@ -4,6 +4,7 @@ One run: colours tell series apart. Several: a colour is a run, and line styles 
 series apart. Colours are those of Okabe and Ito, which the colour-blind can tell apart too.
 """
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _NO_RUN = "#555555"  # colour of what no single run has
+_TITLE_LETTERS = 100  # of a line
 _LETTER_WIDTH = 0.011  # of a stage's name, as a share of the width of the axes
 _AXIS_LABELS = {"tokens": "tokens trained on", "steps": "steps"}
 
@@ -96,13 +98,21 @@ def engineering_numbers() -> "Formatter":
 
 
 def finish(figure: "Figure", runs: Sequence[RunHistory], axis: str) -> "Figure | None":
-    """Labels, stage borders and legends; None if no panel has a line."""
+    """Title, labels, stage borders and legends; None if no panel has a line."""
+    from matplotlib.text import Text
+
     panels = figure.axes
     if not any(panel.lines for panel in panels):
         return None
+    title = textwrap.fill(", ".join(run.name for run in runs), _TITLE_LETTERS)
+    figure.suptitle(title, fontsize=11)
     panels[-1].set_xlabel(_AXIS_LABELS[axis])
     panels[-1].xaxis.set_major_formatter(engineering_numbers())
-    panels[-1].set_xlim(left=0)
+    for panel in panels:
+        if not _has_values(panel):
+            _say_so(panel)
+    last = max(run.x_values(run.steps, axis)[-1] for run in runs) * 1.05
+    panels[-1].set_xlim(left=0, right=None if any(map(_has_values, panels)) else last)
     borders = {}
     for index, run in enumerate(runs):
         colour = COLOURS[index % len(COLOURS)] if len(runs) > 1 else _NO_RUN
@@ -114,7 +124,26 @@ def finish(figure: "Figure", runs: Sequence[RunHistory], axis: str) -> "Figure |
     for panel in panels:
         if panel.get_legend_handles_labels()[0]:
             panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # the dollar signs of names are no mathematics
     return figure
+
+
+def _has_values(panel: "Axes") -> bool:
+    """Whether anything drawn has a place on both axes: a mark on the edge has none."""
+    return any(
+        np.isfinite(line.get_ydata()).any()
+        for line in panel.lines
+        if line.get_transform() is panel.transData
+    )
+
+
+def _say_so(panel: "Axes") -> None:
+    """In place of numbers on an axis that no value has given them."""
+    place = {"transform": panel.transAxes, "ha": "center", "va": "center"}
+    panel.text(0.5, 0.5, "no finite values", color=_NO_RUN, **place)
+    panel.set_yscale("linear")
+    panel.set_yticks([])
 
 
 def _mark_stages(panels: np.ndarray, borders: dict[tuple[float, str], str]) -> None:

@@ -83,17 +83,18 @@ def test_the_summary_says_what_a_run_came_to(run):
 @pytest.mark.parametrize("axis, num_runs", [("tokens", 1), ("steps", 2)])
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_picture_cuts_off_no_text_and_labels_its_axes(run, name, axis, num_runs):
-    histories = [read_run(run, name=f"run {index}") for index in range(num_runs)]
+    histories = [read_run(run, name=f"run $a_b_c$ {index}") for index in range(num_runs)]
     figure = FIGURES[name][1](histories, axis)
     figure.savefig(io.BytesIO(), format="png")
     width, height = figure.bbox.width, figure.bbox.height
-    texts = [text for panel in figure.axes for text in panel.texts]
+    texts = [text for panel in figure.axes for text in panel.texts] + [figure._suptitle]
     for panel in figure.axes:
         assert panel.get_ylabel() and panel.lines
         texts += [panel.xaxis.label, panel.yaxis.label]
         if legend := panel.get_legend():
             texts += legend.get_texts()
     assert figure.axes[-1].get_xlabel().startswith(axis)
+    assert figure.get_suptitle() == ", ".join(history.name for history in histories)
     assert {"pretrain", "anneal"} <= {text.get_text() for text in texts}
     for text in texts:
         if not text.get_text():
@@ -116,6 +117,21 @@ def test_skipped_steps_are_marked_also_where_the_norm_is_not_finite(run):
     crosses = [line.get_xydata() for line in figure.axes[0].lines if line.get_marker() == "x"]
     np.testing.assert_array_equal(crosses[0], [[9, 1.0]])
     assert crosses[1][0, 0] == 7 and 0.9 < crosses[1][0, 1] < 1.0  # a share of the height
+
+
+def test_a_run_without_a_finite_loss_has_a_picture_that_says_so(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            norm = {"gradient_norm": np.inf, "skipped": 1}
+            log.write(step, "train", {"loss": np.nan, "learning_rate": 0.1, **norm})
+    history = read_run(tmp_path, name="lost")
+    for name in ("loss", "gradient_norm"):
+        figure = FIGURES[name][1]([history], "steps")
+        figure.savefig(io.BytesIO(), format="png")
+        (panel,) = figure.axes
+        assert [text.get_text() for text in panel.texts] == ["no finite values"]
+        assert panel.get_xlim() == pytest.approx((0, 3.15)) and not len(panel.get_yticks())
+    assert not FIGURES["learning_rate"][1]([history], "steps").axes[0].texts
 
 
 def test_a_run_without_known_peak_has_no_mfu_panel(run, tmp_path):
