@@ -99,32 +99,40 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
 
     from train.data_checks import check_data
     from train.disk_space import advising_space
-    from train.process_zero import on_process_zero
-    from train.resume_checks import check_resume, latest_progress
+    from train.process_zero import as_process_zero_says, on_process_zero
+    from train.resume_checks import changed_fields, check_resume, latest_progress
     from train.run_checks import check_run
     from train.run_folder import check_run_folder
     from train.run_json import read_run, write_run
     from train.run_lock import RunLock
+    from train.run_past import is_finished
 
     mesh = check_run(run, jax.device_count())
     check_run_folder(run.output)
     progress = latest_progress(run.output)
     check_data(run, mesh, begins=progress is None)
+    changes: list[str] = []
     if progress is not None:
         if not resume:
             raise InputError(
                 f"--no-resume: {run.output} holds a run of {progress.step} steps; give another "
                 "--output"
             )
-        check_resume(read_run(run.output), run, progress)
+        before = read_run(run.output)
+        check_resume(before, run, progress)
+        changes = changed_fields(before, run)
     with RunLock(run.output) as lock:
         on_process_zero(lock.take)
+        done = progress is not None and not changes and is_finished(run, progress.step)
+        if as_process_zero_says(done):
+            print(f"{run.output}: already finished, after {progress.step} steps")
+            return
         on_process_zero(lambda: write_run(run))
 
         from train.loop import train as train_loop
 
         with advising_space(run.output, goes_on="from the last checkpoint"):
-            train_loop(run, quiet=quiet)
+            train_loop(run, quiet=quiet, changes=changes)
 
 
 def describe_runs() -> str:

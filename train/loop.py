@@ -5,7 +5,7 @@ begins is written in `checkpointing.py`: own checkpoint, initial weights, random
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from train.export import export_weights
 from train.job import Job, stage_model
 from train.metrics_log import MetricsLog
 from train.preemption import Preemption
+from train.process_zero import on_process_zero
 from train.profiler import Profiler
 from train.progress import Progress
 from train.resume_checks import latest_progress
+from train.run_past import devices_before, devices_text, note_finished
 from train.run_tokenizer import copy_tokenizer
 from train.stage_end import end_stage
 from train.stage_loop import train_stage
@@ -34,10 +36,13 @@ from train.state import TrainState, new_state
 from train.throughput import missing_figures
 
 
-def train(run: RunConfig, *, quiet: bool = False) -> None:
+def train(run: RunConfig, *, quiet: bool = False, changes: Sequence[str] = ()) -> None:
     """Trains all stages of `run` and writes `RUN_DIR/weights`.
 
     Run again with the same folder it goes on from the last checkpoint, to the same bits.
+
+    Args:
+      changes: what differs from the config with which the run came so far, to be written down.
 
     Raises:
       InputError: something in the run, its data or its checkpoints that the user can put right.
@@ -64,7 +69,7 @@ def train(run: RunConfig, *, quiet: bool = False) -> None:
         )
 
         # State
-        state, progress = start(job)
+        state, progress = start(job, changes)
         if why := missing_figures(mesh.devices.flat[0]):
             log.say(why)
 
@@ -80,17 +85,23 @@ def train(run: RunConfig, *, quiet: bool = False) -> None:
         # Weights
         checkpointer.close()
         export_weights(folder, stage_model(run, len(run.stages) - 1), state.params, run.tokenizer)
+        on_process_zero(lambda: note_finished(run, progress.step))
         log.write(progress.step, "event", {"done": f"weights in {folder / 'weights'}"})
 
 
-def start(job: Job) -> tuple[TrainState, Progress]:
+def start(job: Job, changes: Sequence[str] = ()) -> tuple[TrainState, Progress]:
     """Own checkpoint, else initial weights, else random ones."""
     run, checkpointer = job.run, job.checkpointer
-    abstract = job.abstract_state()
+    abstract, devices = job.abstract_state(), devices_text(job.mesh)
     if (step := checkpointer.latest_step()) is not None:
         stage = latest_progress(job.folder).stage
         state, progress = checkpointer.restore(abstract, model_config=stage_model(run, stage))
-        job.log.write(step, "event", {"resumed": f"from the checkpoint of step {step}"})
+        if (earlier := devices_before(job.folder)) not in (None, devices):
+            changes = [*changes, f"devices: {earlier} -> {devices}"]
+        said = f"from the checkpoint of step {step}"
+        job.log.write(step, "event", {"resumed": said, "on": devices})
+        if changes:
+            job.log.write(step, "event", {"changed": "; ".join(changes)})
         return state, progress
     if run.initial_weights is not None:
         params = _initial_params(run, job)
@@ -104,7 +115,7 @@ def start(job: Job) -> tuple[TrainState, Progress]:
     state = jax.jit(
         lambda params: new_state(params, optimizer), out_shardings=shardings, donate_argnums=0
     )(params)
-    job.log.write(0, "event", {"started": said})
+    job.log.write(0, "event", {"started": said, "on": devices})
     return state, Progress()
 
 

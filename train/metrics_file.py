@@ -57,10 +57,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name the folder of a run")
-    records = [record for _, record in _finished_lines(path)]
+    records = finished_records(path)
     if not records:
         raise InputError(f"{path}: has no metrics yet; let the run make its first step")
     return records
+
+
+def finished_records(path: Path) -> list[dict[str, Any]]:
+    """As `read_metrics`, but a missing file and one without lines have none."""
+    return [record for _, record in _finished_lines(path)] if path.is_file() else []
 
 
 def drop_after(path: Path, step: int | None) -> int:

@@ -15,6 +15,14 @@ _LONGEST_WAIT_SECONDS = 24 * 3600
 _waits = itertools.count()
 
 
+def as_process_zero_says(answer: bool) -> bool:
+    """`answer` of process 0, on all processes, which all call it: files that they look at may be
+    read by one of them before and by another after a change."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
+
+
 def on_process_zero(work: Callable[[], None]) -> None:
     """Runs `work` on process 0. All processes call it, and return when it is done.
 

@@ -72,6 +72,16 @@ def check_resume(before: RunConfig, now: RunConfig, progress: Progress) -> None:
             _refuse(f"evaluations, {gate.short_set}", str(measured), str(wanted), now, progress)
 
 
+def changed_fields(before: RunConfig, now: RunConfig) -> list[str]:
+    """`field: old -> new` of all that differ, but for where the run lies."""
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{path}: {_said(old, path)} -> {_said(new, path)}"
+        for path in dict.fromkeys([*old, *new])
+        if path != "output" and old.get(path) != new.get(path)
+    ]
+
+
 def _is_free(path: str, run: RunConfig, progress: Progress) -> bool:
     """Whether the field at `path` may change at `progress` of `run`."""
     if path.startswith(_FREE):

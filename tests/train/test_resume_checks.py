@@ -10,7 +10,7 @@ from llama_jax.errors import InputError
 from sharding.mesh import MeshShape
 from train.config import EvaluationSet, Gate, ProfileWindow, Source
 from train.progress import Progress
-from train.resume_checks import check_resume, latest_progress
+from train.resume_checks import changed_fields, check_resume, latest_progress
 from train.schedules import Linear
 
 GATE = Gate("plays_unseen", 0.01, 1.0, 8, 1000, 1, "stop")
@@ -123,6 +123,15 @@ def test_the_length_of_a_stage_that_depends_on_it_is_fixed():
 def test_a_gate_cannot_come_once_its_stage_has_begun():
     with pytest.raises(InputError, match=r"stages\[0\].gate"):
         check_resume(BEFORE, changed_stage(0, gate=GATE), dataclasses.replace(SECOND, stage=0))
+
+
+def test_what_has_changed_is_told_with_both_values():
+    assert changed_fields(BEFORE, changed(output="elsewhere")) == []
+    now = changed(log_every_steps=3, profile=ProfileWindow(5, 2), stages=BEFORE.stages[:2])
+    told = changed_fields(BEFORE, now)
+    assert told[0] == "stages[2].name: 'anneal' -> absent"
+    assert f"log_every_steps: {BEFORE.log_every_steps} -> 3" in told
+    assert told[-2:] == ["profile.first_step: absent -> 5", "profile.num_steps: absent -> 2"]
 
 
 def test_a_folder_without_a_checkpoint_has_no_progress(tmp_path):

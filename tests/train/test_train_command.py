@@ -11,6 +11,7 @@ from train import command
 from train.config import ProfileWindow
 from train.run_json import read_run, write_run
 from train.run_lock import RunLock
+from train.run_past import note_finished
 from train.run_source import named_runs
 
 
@@ -150,7 +151,7 @@ def test_the_help_of_a_run_has_its_docstring_and_its_fields(capsys):
         assert words in printed
 
 
-def test_starting_writes_the_config_and_refuses_another(monkeypatch, tmp_path):
+def test_starting_writes_the_config_and_refuses_another(monkeypatch, tmp_path, capsys):
     """In this order: checks, the config of the run before, the config, training."""
     import sys
     import types
@@ -159,7 +160,9 @@ def test_starting_writes_the_config_and_refuses_another(monkeypatch, tmp_path):
     from train.progress import Progress
 
     trained = []
-    loop = types.SimpleNamespace(train=lambda run, *, quiet: trained.append(run))
+    loop = types.SimpleNamespace(
+        train=lambda run, *, quiet, changes: trained.append((run, changes))
+    )
     monkeypatch.setitem(sys.modules, "train.loop", loop)
     monkeypatch.setattr(data_checks, "check_data", lambda run, mesh, *, begins: None)
     run = dataclasses.replace(tiny_cpu(), output=str(tmp_path))
@@ -172,7 +175,7 @@ def test_starting_writes_the_config_and_refuses_another(monkeypatch, tmp_path):
         command.start_run(run, resume=True, quiet=True)
     assert not trained and not (tmp_path / "config.json").exists()
     command.start_run(run, resume=False, quiet=True)
-    assert read_run(tmp_path) == run and trained == [run]
+    assert read_run(tmp_path) == run and trained == [(run, [])]
 
     progress = Progress(step=5, stage_step=5)
     monkeypatch.setattr(resume_checks, "latest_progress", lambda folder: progress)
@@ -182,7 +185,17 @@ def test_starting_writes_the_config_and_refuses_another(monkeypatch, tmp_path):
         command.start_run(dataclasses.replace(run, seed=1), resume=True, quiet=True)
     more = dataclasses.replace(run, log_every_steps=2)
     command.start_run(more, resume=True, quiet=True)
-    assert read_run(tmp_path) == more and trained == [run, more]
+    assert read_run(tmp_path) == more
+    assert trained[1:] == [(more, [f"log_every_steps: {run.log_every_steps} -> 2"])]
+    # When it is finished nothing is left to do, unless something changes.
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "llama_jax.json").touch()
+    note_finished(more, 5)
+    command.start_run(more, resume=True, quiet=True)
+    assert capsys.readouterr().out == f"{tmp_path}: already finished, after 5 steps\n"
+    assert len(trained) == 2
+    command.start_run(run, resume=True, quiet=True)
+    assert len(trained) == 3
     with pytest.raises(
         InputError, match=r"^stages\[0\].batch\[0\].rows: 12 is not a multiple of 8"
     ):
