@@ -159,7 +159,8 @@ def _describe(error: OSError) -> str:
 
 def _report(message: str) -> int:
     line = f"error: {' '.join(message.split())}"
-    print(f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+    shown = f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line
+    sys.stderr.write(f"{shown}\n")  # in one piece: threads of libraries may be writing too
     return 2
 
 

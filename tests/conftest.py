@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -16,5 +17,15 @@ os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
-# A job in the background of a script ignores SIGINT, and so would the processes that tests interrupt.
+# A job in the background of a script ignores SIGINT; so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For modules that test what is computed and not how fast."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

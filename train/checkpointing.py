@@ -45,7 +45,8 @@ from train.process_zero import on_process_zero
 from train.progress import Progress
 from train.retention import Retention
 
-_log = logging.getLogger("absl")
+# Orbax logs an error from every thread that it passes, and then raises it.
+_LOGGERS = ("absl", "asyncio")
 
 
 class Checkpointer:
@@ -62,6 +63,8 @@ class Checkpointer:
     def __init__(self, run_folder: str | Path, config: CheckpointConfig):
         import orbax.checkpoint as ocp
 
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._run_folder = Path(run_folder).absolute()
         self._folder = self._run_folder / CHECKPOINTS_FOLDER
         self._retention = Retention(config)
@@ -180,13 +183,12 @@ class Checkpointer:
         }
         try:
             on_process_zero(lambda: check_ocdbt_files(folder / STATE_ITEM))
-            with _without_log():
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        **{STATE_ITEM: ocp.args.PyTreeRestore(asked, restore_args=restore_args)}
-                    ),
-                )[STATE_ITEM]
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    **{STATE_ITEM: ocp.args.PyTreeRestore(asked, restore_args=restore_args)}
+                ),
+            )[STATE_ITEM]
         except Exception as error:  # whatever tensorstore and Orbax make of damaged files
             raise InputError(self._damaged(folder, step, error)) from error
         tree = jax.tree.structure(abstract_state)
@@ -210,25 +212,13 @@ class Checkpointer:
 
     @contextmanager
     def _errors_name_the_folder(self):
-        """What the operating system refuses becomes an `OSError` that the front door can print.
-        Orbax logs an error from every thread that it passes; the user gets it once."""
+        """What the operating system refuses becomes an `OSError` that the front door can print."""
         try:
-            with _without_log():
-                yield
+            yield
         except Exception as error:
             if (system_error := as_os_error(error, str(self._folder))) is None:
                 raise
             raise system_error from error
-
-
-@contextmanager
-def _without_log():
-    level = _log.level
-    _log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        _log.setLevel(level)
 
 
 def _chunked_axes(name: str) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ from train.schedules import WarmupCosine
 from train.state import abstract_state, new_state
 from train.step import make_train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Four heads of keys, so that tensor 4 divides them; 96 words in chunks of 40, which overlap.
 CONFIG = dataclasses.replace(
     TINY, vocab_size=96, model_dim=32, num_heads=8, num_kv_heads=4, head_dim=8, feed_forward_dim=64

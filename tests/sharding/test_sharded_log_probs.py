@@ -15,6 +15,8 @@ from sharding.mesh import MeshShape, make_mesh
 from sharding.sharded_log_probs import sharded_token_log_probs
 from train.losses.token_log_probs import token_log_probs
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 _path = Path(__file__).parents[1] / "oracles" / "token_log_probs.py"
 _spec = importlib.util.spec_from_file_location("token_log_probs_oracle", _path)
 oracle = importlib.util.module_from_spec(_spec)

@@ -24,14 +24,6 @@ from train.measure_training import batch_of, measure_training
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    """What is computed is tested here, not how fast: compiling takes a sixth of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(llama_jax.machine_roofline, "_SECONDS", 0.01)
@@ -96,6 +88,8 @@ sys.meta_path.insert(0, Absent())
 from llama_jax.config import TINY
 from train.benchmark import measure_training, random_batch
 from train.benchmark_workload import bare_run
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 batch = random_batch(TINY.vocab_size, rows=2, row_length=8)
 print(len(measure_training(bare_run(TINY), batch, num_steps=1)["seconds"]))
 """

@@ -21,16 +21,10 @@ from train.evaluation import evaluate
 from train.losses.token_log_probs import token_log_probs
 from train.network import Network
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HASH = "a" * 64
 MODEL = dataclasses.replace(TINY, context_length=32)
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    """What is computed is tested here, not how fast: compiling takes a part of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,8 @@ from train.job import Job
 from train.loop import train
 from train.schedules import Linear
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHORT, LONG = 192, 256
 MODEL = dataclasses.replace(TINY, vocab_size=264, num_layers=1, model_dim=16, feed_forward_dim=16)
 
@@ -39,14 +41,6 @@ MODEL = dataclasses.replace(TINY, vocab_size=264, num_layers=1, model_dim=16, fe
 def _one_device(monkeypatch):
     """Gates do not depend on the mesh, and eight devices take long to compile for."""
     monkeypatch.setattr("train.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """What is computed does not matter here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

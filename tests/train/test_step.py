@@ -21,6 +21,8 @@ from train.schedules import Linear, WarmupCosine
 from train.state import abstract_state, new_state
 from train.step import make_train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = dataclasses.replace(TINY, vocab_size=64, model_dim=32, head_dim=8, feed_forward_dim=64)
 ROWS, LENGTH, NUM_STEPS = 8, 16, 6
 OPTIMIZER = OptimizerConfig(epsilon=1e-3, spike_factor=3.0)

@@ -25,6 +25,8 @@ from train.schedules import WarmupCosine
 from train.state import abstract_state, new_state
 from train.step import make_train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # We compute in float32, torch in float64, so the differences are our rounding. Losses and gradient
 # norms, relative: measured 3e-7. Gradients, of each leaf's largest: measured 2e-6. Parameters, of
 # the way that they could have moved: measured 1e-5 for all but one in a thousand, and 1.4e-4 for

@@ -21,6 +21,8 @@ from train.state import abstract_state
 
 from . import small_runs
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RUN = f"{Path(small_runs.__file__).resolve()}:one_stage"
 PROGRESS = ("step ", "first step ", "no MFU figures")
 TOKENS = 8 * small_runs.ROW_LENGTH  # of a step
@@ -132,11 +134,11 @@ def test_a_checkpoint_of_another_model_is_not_overwritten(capsys, folder):
 
 
 def test_too_many_skipped_steps_end_the_run_and_what_was_saved_stays(capsys, begun, monkeypatch):
-    """A learning rate that throws the weights to where the loss is not a number."""
+    """A learning rate with which no update is finite."""
     monkeypatch.chdir(begun)
     options = ("--output", "thrown", "--stages.0.learning-rate.peak", "1e30")
-    line = refused(capsys, *options, "--optimizer.max-skipped", "2")
-    assert line.startswith("first step 3: the last 2 steps were skipped (loss ")
+    line = refused(capsys, *options, "--optimizer.max-skipped", "3")
+    assert line.startswith("first step 3: the last 3 steps were skipped (loss ")
     assert "optimizer.max_skipped" in line
     assert saved_steps(begun / "thrown") == [2]
     assert not (begun / "thrown" / "weights").exists()
@@ -148,9 +150,10 @@ def test_a_full_disk_ends_the_run_and_what_was_saved_stays(begun):
     process = small_runs.start(begun, "one_stage", devices=8)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
     errors = small_runs.finish(process, code=2)
-    said = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert said == [
+    # Not by lines: tensorstore's threads write about the files they were at, in between.
+    said = (
         f"error: {begun}/run/checkpoints: File too large; free space there and run the same "
-        "command again: it goes on from the last checkpoint"
-    ]
+        "command again: it goes on from the last checkpoint\n"
+    )
+    assert errors.count(said) == errors.count("error: ") == 1
     assert saved_steps(begun / "run") == [2]

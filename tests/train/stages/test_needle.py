@@ -22,16 +22,10 @@ from train.network import Network
 from train.stages.find_needles import find_needles, needle_batch
 from train.stages.needle import NeedleRows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BOS, EOS = 256, 257
 MODEL = dataclasses.replace(TINY, vocab_size=264, context_length=512)
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    """What is computed is tested here, not how fast: compiling takes a part of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
