@@ -30,6 +30,7 @@ def test_a_missing_rule_is_an_error():
     params = init_params(TINY, jax.random.key(0))
     tokens = jnp.zeros((4, 8), jnp.int32)
     with jax.set_mesh(jax.make_mesh((8,), ("rows",), (jax.sharding.AxisType.Auto,))):
-        with nn.logical_axis_rules([("btach", "rows")]):
+        misspelt = [("btach" if name == "batch" else name, axis) for name, axis in RULES]
+        with nn.logical_axis_rules(misspelt):
             with pytest.raises(ValueError, match="batch"):
-                forward(params, tokens, config=TINY)
+                jax.jit(lambda: forward(params, tokens, config=TINY))()

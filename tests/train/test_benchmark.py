@@ -21,6 +21,8 @@ from train.benchmark_peer import measure_peer
 from train.benchmark_workload import bare_run, override, run_of
 from train.measure_training import batch_of, measure_training
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -88,8 +90,6 @@ sys.meta_path.insert(0, Absent())
 from llama_jax.config import TINY
 from train.benchmark import measure_training, random_batch
 from train.benchmark_workload import bare_run
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 batch = random_batch(TINY.vocab_size, rows=2, row_length=8)
 print(len(measure_training(bare_run(TINY), batch, num_steps=1)["seconds"]))
 """
