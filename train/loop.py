@@ -46,7 +46,8 @@ def train(run: RunConfig, *, quiet: bool = False, changes: Sequence[str] = ()) -
 
     Raises:
       InputError: something in the run, its data or its checkpoints that the user can put right.
-      SystemExit: with code 143, after SIGTERM and a last checkpoint: the same command goes on.
+      SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C, and a last checkpoint: the same
+        command goes on.
     """
     # Machine
     mesh = make_mesh(run.mesh)
