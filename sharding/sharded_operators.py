@@ -32,25 +32,25 @@ def shard_operators(operators: Operators, mesh: Mesh, rules: Rules = TRAINING) -
             )
     queries = mesh_spec((BATCH, ACTIVATION_HEADS, SEQUENCE, HEAD_DIM), rules)
     keys = mesh_spec((BATCH, ACTIVATION_KV_HEADS, SEQUENCE, HEAD_DIM), rules)
+    log_sums = mesh_spec((BATCH, ACTIVATION_HEADS, SEQUENCE), rules)
     intervals = mesh_spec((BATCH, SEQUENCE), rules)
 
-    def attention(query, key, value, mask: IntervalMask, *, scale: float) -> jax.Array:
+    def attention(query, key, value, mask: IntervalMask, *, scale, return_lse=False):
         for heads, x, spec in (("query heads", query, queries), ("key-value heads", key, keys)):
             names = ("rows", heads, "tokens of a row", "dims of a head")
             check_divides(mesh, dict(zip(names, x.shape, strict=True)), spec)
 
-        def local(query, key, value, key_start, key_end):
-            mask = IntervalMask(key_start, key_end)
-            return operators.attention(query, key, value, mask, scale=scale)
+        def local(query, key, value, mask):
+            return operators.attention(query, key, value, mask, scale=scale, return_lse=return_lse)
 
         sharded = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(queries, keys, keys, intervals, intervals),
-            out_specs=queries,
+            in_specs=(queries, keys, keys, intervals),
+            out_specs=(queries, log_sums) if return_lse else queries,
             # The check cannot see through custom gradients and kernels.
             check_vma=False,
         )
-        return sharded(query, key, value, mask.key_start, mask.key_end)
+        return sharded(query, key, value, mask)
 
     return dataclasses.replace(operators, attention=attention)

@@ -24,17 +24,22 @@ OPEN = {"llama_jax.errors", "llama_jax.json_file", "llama_jax.command_line"}
 ARROWS = {
     "llama_jax.config": set(),
     "llama_jax.costs": {"llama_jax.config"},
-    "llama_jax.kernels": set(),
-    "llama_jax.model": {"llama_jax.config", "llama_jax.kernels"},
+    "llama_jax.kernels": {
+        "llama_jax.quantization", "llama_jax.compile_targets", "llama_jax.accelerators",
+    },
+    "llama_jax.quantization": {"llama_jax.config", "llama_jax.kernels"},
+    "llama_jax.model": {"llama_jax.config", "llama_jax.kernels", "llama_jax.quantization"},
     "llama_jax.tokenizers": set(),
     "llama_jax.chat": {"llama_jax.tokenizers"},
     "llama_jax.checkpoints": {
         "llama_jax.config", "llama_jax.model", "llama_jax.tokenizers", "llama_jax.chat",
+        "llama_jax.quantization",
     },
+    "llama_jax.compile_targets": set(),
     "llama_jax.accelerators": set(),
     "llama_jax.machine_description": set(),
     "llama_jax.machine_roofline": set(),
-    "llama_jax.doctor": {"llama_jax.config", "llama_jax.model"},
+    "llama_jax.doctor": {"llama_jax.config", "llama_jax.model", "llama_jax.kernels"},
     "llama_jax.__main__": set(),
     "llama_jax.__init__": set(),
     "llama_jax.errors": set(),
@@ -47,8 +52,9 @@ HEAVY = {
     "grain", "array_record", "tensorboardX", "matplotlib", "pyarrow",
 }  # fmt: skip
 
-# What a file may hold: style says 250 lines, 400 for a kernel.
+# What a file may hold.
 MAX_LINES = 250
+MAX_KERNEL_LINES = 400
 
 LINEN_NAMES = {
     "Module", "compact", "with_logical_partitioning", "with_logical_constraint", "scan", "remat",
@@ -103,7 +109,8 @@ def test_flax_stays_in_the_model(path):
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_are_short_and_documented(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= MAX_LINES
+    kernel = module_of(path).startswith("llama_jax.kernels.")
+    assert len(text.splitlines()) <= (MAX_KERNEL_LINES if kernel else MAX_LINES)
     assert ast.get_docstring(ast.parse(text)) or not text
     assert not {"utils", "common", "helpers", "misc"} & set(module_of(path).split("."))
 

@@ -1,5 +1,6 @@
 """The network: Flax Linen modules inside, pure functions outside."""
 
+from llama_jax.kernels.operators import DECODE, PREFILL, REFERENCE, Operators
 from llama_jax.model.decode import forward_cached, unstack_blocks
 from llama_jax.model.forward import (
     Params,
@@ -10,7 +11,6 @@ from llama_jax.model.forward import (
     output_head,
 )
 from llama_jax.model.kv_cache import KVCache, init_cache
-from llama_jax.model.operators import DECODE, PREFILL, REFERENCE, Operators
 from llama_jax.model.partition import logical_axes
 from llama_jax.model.remat import REMAT_POLICIES
 

@@ -8,6 +8,7 @@ import jax
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.operators import Operators
 from llama_jax.model.axes import (
     ACTIVATION_HEADS,
     ACTIVATION_KV_HEADS,
@@ -20,7 +21,6 @@ from llama_jax.model.axes import (
 )
 from llama_jax.model.constraint import constrain
 from llama_jax.model.kv_cache import LayerCache
-from llama_jax.model.operators import Operators
 from llama_jax.model.parameter import normal, residual_normal
 from llama_jax.model.remat import ATTENTION_PROJECTION, KEY, QUERY, VALUE, name_value
 from llama_jax.model.rope import apply_rope

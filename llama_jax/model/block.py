@@ -5,12 +5,12 @@ import jax
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.operators import Operators
 from llama_jax.model.attention import Attention
 from llama_jax.model.axes import ACTIVATION_EMBED, BATCH, RESIDUAL_SEQUENCE
 from llama_jax.model.constraint import constrain
 from llama_jax.model.feed_forward import FeedForward
 from llama_jax.model.kv_cache import LayerCache
-from llama_jax.model.operators import Operators
 from llama_jax.model.rms_norm import RMSNorm
 
 

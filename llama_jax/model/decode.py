@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.operators import REFERENCE, Operators
 from llama_jax.model.block import Block
 from llama_jax.model.forward import Params
 from llama_jax.model.kv_cache import KVCache
-from llama_jax.model.operators import REFERENCE, Operators
 from llama_jax.model.rms_norm import RMSNorm
 from llama_jax.model.rope import rope_angles
 

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 
 from llama_jax.config import ModelConfig
+from llama_jax.kernels.operators import Operators
 from llama_jax.model.axes import ACTIVATION_FEED_FORWARD, BATCH, EMBED, FEED_FORWARD, SEQUENCE
 from llama_jax.model.constraint import constrain
-from llama_jax.model.operators import Operators
 from llama_jax.model.parameter import normal, residual_normal
 from llama_jax.model.remat import GATE, UP, name_value
 

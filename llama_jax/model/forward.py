@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from llama_jax.config import DynamicNtkScaling, ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.kernels.attention.mask import causal_mask, packed_mask
-from llama_jax.model.operators import REFERENCE, Operators
+from llama_jax.kernels.operators import REFERENCE, Operators
 from llama_jax.model.remat import REMAT_POLICIES
 from llama_jax.model.rope import rope_angles
 from llama_jax.model.transformer import Transformer

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.operators import Operators
 from llama_jax.model.axes import (
     ACTIVATION_EMBED,
     BATCH,
@@ -20,7 +21,6 @@ from llama_jax.model.axes import (
 )
 from llama_jax.model.block import Block
 from llama_jax.model.constraint import constrain
-from llama_jax.model.operators import Operators
 from llama_jax.model.parameter import normal
 from llama_jax.model.remat import checkpoint_policy
 from llama_jax.model.rms_norm import RMSNorm

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import jax
 
+from llama_jax.compile_targets import target_devices
 from llama_jax.machine_description import describe_machine
 from llama_jax.model import REMAT_POLICIES
 from sharding.mesh import make_mesh
-from sharding.topology import topology_devices
 from train.ahead_of_time import compile_step
 from train.config import BatchStep
 from train.run_source import load_function
@@ -44,7 +44,7 @@ def measure(name: str, stage: int, topology: str, *, remat: str | None = None, o
     """The compiler's bytes per device, in GiB."""
     run = load_function(name)()
     run = dataclasses.replace(run, remat=remat or run.remat)
-    mesh = make_mesh(run.mesh, topology_devices(topology))
+    mesh = make_mesh(run.mesh, target_devices(topology))
     if one_row:
         batch_step = BatchStep(0, mesh.shape["data"] * mesh.shape["fsdp"])
     else:

@@ -156,14 +156,14 @@ def test_passes_through_scan_and_checkpoint():
 def test_passes_through_shard_map():
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("rows", "heads"))
     inputs = draw(5, (8, 4, 50, 8), (8, 2, 50, 8))
-    mask = IntervalMask(*(jnp.tile(x, (4, 1)) for x in packed(50)))
+    mask = jax.tree.map(lambda x: jnp.tile(x, (4, 1)), packed(50))
 
     def sharded(query, key, value, mask, *, scale):
         whole, split = P("rows"), P("rows", "heads")
         return jax.shard_map(
             functools.partial(CHUNKED, scale=scale),
             mesh=mesh,
-            in_specs=(split, split, split, IntervalMask(whole, whole)),
+            in_specs=(split, split, split, whole),
             out_specs=split,
             check_vma=False,
         )(query, key, value, mask)

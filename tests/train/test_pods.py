@@ -2,9 +2,9 @@
 
 import pytest
 
+from llama_jax.compile_targets import target_devices
 from llama_jax.costs import num_parameters
 from sharding.mesh import make_mesh
-from sharding.topology import topology_devices
 from train.ahead_of_time import compile_step
 from train.run_source import load_function
 
@@ -20,7 +20,7 @@ V5P_BYTES = 95 * GIB
 def test_the_step_at_8192_tokens_fits(name, topology):
     run = load_function(name)()
     stage = next(i for i, stage in enumerate(run.stages) if stage.row_length == 8192)
-    mesh = make_mesh(run.mesh, topology_devices(topology))
+    mesh = make_mesh(run.mesh, target_devices(topology))
     compiled = compile_step(run, stage, mesh, run.stages[stage].batch[-1])
     memory = compiled.memory_analysis()
     # Weights and two moments in float32, split over all devices: nothing is whole on one of them.

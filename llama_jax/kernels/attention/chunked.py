@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from llama_jax.kernels.attention.blocks import block_of, pad_to_blocks, seen_key_blocks, visible
+from llama_jax.kernels.attention.case import AttentionCase
 from llama_jax.kernels.attention.chunked_backward import Saved, backward
 from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.kernels.attention.reference import MASKED
@@ -31,6 +32,11 @@ BLOCK = 128
 ACCELERATOR_BLOCK = 512
 
 
+def refusal(case: AttentionCase) -> str | None:
+    """Why `case` cannot be computed; None if it can. Plain jnp takes everything."""
+    return None
+
+
 def attention(
     query: jax.Array,
     key: jax.Array,
@@ -38,19 +44,24 @@ def attention(
     mask: IntervalMask,
     *,
     scale: float,
+    return_lse: bool = False,
     block: int = BLOCK,
-) -> jax.Array:
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Same contract as `reference.attention`.
 
     Args:
       block: queries, and keys, at once; `BLOCK` for a CPU, `ACCELERATOR_BLOCK` for the others.
     """
-    return _attention(query, key, value, mask, scale, block)
+    output, log_total = _attention(query, key, value, mask, scale, block)
+    if not return_lse:
+        return output
+    empty = mask.key_end <= mask.key_start
+    return output, jnp.where(empty[:, None], MASKED, log_total)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attention(query, key, value, mask, scale, block):
-    return _attend(query, key, value, mask, scale, block)[0]
+    return _attend(query, key, value, mask, scale, block)
 
 
 def _forward(query, key, value, mask, scale, block):
@@ -58,11 +69,11 @@ def _forward(query, key, value, mask, scale, block):
     # Whoever keeps both computes nothing of attention twice (`model/remat.py`).
     output = checkpoint_name(output, ATTENTION)
     log_total = checkpoint_name(log_total, ATTENTION)
-    return output, Saved(query, key, value, mask, output, log_total)
+    return (output, log_total), Saved(query, key, value, mask, output, log_total)
 
 
-def _backward(scale, block, saved, gradient):
-    return *backward(saved, gradient, scale=scale, block=block), None
+def _backward(scale, block, saved, gradients):
+    return *backward(saved, *gradients, scale=scale, block=block), None
 
 
 _attention.defvjp(_forward, _backward)
@@ -74,7 +85,8 @@ def _attend(query, key, value, mask, scale, block) -> tuple[jax.Array, jax.Array
     K = key.shape[1]
     # The padding's intervals are empty, and no interval reaches the keys' padding.
     query, key, value = (pad_to_blocks(x, block, dim=2) for x in (query, key, value))
-    key_start, key_end = (pad_to_blocks(x, block, dim=1) for x in mask)
+    intervals = (mask.key_start, mask.key_end)
+    key_start, key_end = (pad_to_blocks(x, block, dim=1) for x in intervals)
     num_blocks = query.shape[2] // block
     blocks = query.reshape(B, K, N // K, num_blocks, block, H)
 

@@ -39,17 +39,20 @@ class Saved(NamedTuple):
 
 
 def backward(
-    saved: Saved, gradient: jax.Array, *, scale: float, block: int
+    saved: Saved, gradient: jax.Array, lse_gradient: jax.Array, *, scale: float, block: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of query, key and value, each in its dtype, from that of the output.
+    """Gradients of query, key and value, each in its dtype, from those of output and log-sum-exp.
 
     Rows whose interval is empty, and keys that no interval holds, have gradients of zero.
     """
     B, N, T, H = saved.query.shape
     K, S = saved.key.shape[1:3]
     row_sum = jnp.sum(gradient.astype(jnp.float32) * saved.output.astype(jnp.float32), axis=-1)
+    # The derivative of the log-sum-exp by a score is its weight P, and so joins the row's sum.
+    row_sum = row_sum - lse_gradient
     key, value = (pad_to_blocks(x, block, dim=2) for x in (saved.key, saved.value))
-    key_start, key_end = (pad_to_blocks(x, block, dim=1) for x in saved.mask)
+    intervals = (saved.mask.key_start, saved.mask.key_end)
+    key_start, key_end = (pad_to_blocks(x, block, dim=1) for x in intervals)
 
     def in_blocks(x: jax.Array) -> jax.Array:
         """`[B, N, T, ...]` -> `[blocks, B, K, G, block, ...]`."""

@@ -9,15 +9,27 @@ K key and value heads, G = N / K query heads per key head, H head dim.
 import jax
 import jax.numpy as jnp
 
+from llama_jax.kernels.attention.case import AttentionCase
 from llama_jax.kernels.attention.mask import IntervalMask
 
 # Less than any real score and finite, so that no difference of two is NaN.
 MASKED = -1e30
 
 
+def refusal(case: AttentionCase) -> str | None:
+    """Why `case` cannot be computed; None if it can. Plain jnp takes everything."""
+    return None
+
+
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: IntervalMask, *, scale: float
-) -> jax.Array:
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: IntervalMask,
+    *,
+    scale: float,
+    return_lse: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Grouped-query attention over an interval of keys.
 
     Args:
@@ -25,9 +37,12 @@ def attention(
       key, value: `[B, K, S, H]`, K divides N; query head n reads key head `n // (N / K)`.
       mask: intervals over the S keys, `[B, T]`.
       scale: multiplies the scores, usually `H ** -0.5`.
+      return_lse: returns the log-sum-exp of each row of scaled scores too, by which outputs over
+        disjoint intervals of keys can be combined.
 
     Returns:
-      `[B, N, T, H]` in the dtype of `query`; zeros where a query's interval is empty.
+      `[B, N, T, H]` in the dtype of `query`; zeros where a query's interval is empty. With
+      `return_lse` a pair of that and float32 `[B, N, T]`; `MASKED` where an interval is empty.
     """
     B, N, T, H = query.shape
     K, S = key.shape[1:3]
@@ -37,7 +52,9 @@ def attention(
     visible = (slots >= mask.key_start[..., None]) & (slots < mask.key_end[..., None])  # [B, T, S]
     visible = visible[:, None, None]
     scores = jnp.where(visible, scale * scores, MASKED)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    # A constant: the result does not depend on it, and neither may the gradient.
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
     # In an empty row every score is MASKED, and every weight would be 1.
     weights = jnp.where(visible, weights, 0.0)
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -45,5 +62,10 @@ def attention(
     output = jnp.einsum(
         "BKGTS,BKSH->BKGTH", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
     )
-    output = output / jnp.where(total == 0.0, 1.0, total)
-    return output.reshape(B, N, T, H).astype(query.dtype)
+    empty = total == 0.0
+    total = jnp.where(empty, 1.0, total)
+    output = (output / total).reshape(B, N, T, H).astype(query.dtype)
+    if not return_lse:
+        return output
+    lse = jnp.where(empty, MASKED, largest + jnp.log(total))
+    return output, lse.reshape(B, N, T)
