@@ -57,7 +57,7 @@ MAX_LINES = 250
 MAX_KERNEL_LINES = 400
 
 LINEN_NAMES = {
-    "Module", "compact", "with_logical_partitioning", "with_logical_constraint", "scan", "remat",
+    "Module", "compact", "with_logical_partitioning", "with_logical_constraint", "scan",
     "unbox", "get_partition_spec", "logical_to_mesh_sharding", "logical_axis_rules",
     # nn.scan's own vocabulary
     "broadcast", "PARTITION_NAME",

@@ -10,8 +10,8 @@ import optax
 from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
-from llama_jax.kernels.attention import chunked
-from llama_jax.model import REFERENCE, Operators, Params
+from llama_jax.kernels.select import training_operators
+from llama_jax.model import Params
 from llama_jax.tokenizers.interface import Tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
 from sharding.sharded_log_probs import sharded_token_log_probs
@@ -26,18 +26,6 @@ from train.optimizer import make_optimizer
 from train.preemption import Preemption
 from train.profiler import Profiler
 from train.state import TrainState, abstract_state
-
-
-def training_operators(platform: str) -> Operators:
-    """Attention in O(T) memory with its gradient; blocks for the caches of a CPU, or larger ones
-    for an accelerator's matrix units.
-
-    Args:
-      platform: of the devices: `cpu`, `tpu`, `gpu`.
-    """
-    block = chunked.BLOCK if platform == "cpu" else chunked.ACCELERATOR_BLOCK
-    attention = functools.partial(chunked.attention, block=block)
-    return dataclasses.replace(REFERENCE, attention=attention)
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,8 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
 
     The same arguments give the same object, which jitted functions know again.
     """
-    operators = training_operators(mesh.devices.flat[0].platform)
+    device = mesh.devices.flat[0]
+    operators = training_operators(device.platform, device.device_kind)
     return Network(
         config=config,
         operators=shard_operators(operators, mesh),

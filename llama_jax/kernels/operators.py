@@ -3,6 +3,7 @@
 `REFERENCE` is plain jnp, runs anywhere, has gradients, and is the oracle of the others.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,10 +22,19 @@ class Operators:
     Attributes:
       attention: signature of `kernels/attention/reference.py`.
       matmul: signature of `kernels/matmul/reference.py`.
+      edge_matmul: replaces `matmul` in the first and the last block, which are the ones that suffer
+        most from few bits; None makes no difference between blocks.
     """
 
     attention: Callable[..., jax.Array]
     matmul: Callable[..., jax.Array]
+    edge_matmul: Callable[..., jax.Array] | None = None
+
+    def of_block(self, index: int, num_blocks: int) -> "Operators":
+        """What block `index` computes with; it has no `edge_matmul` of its own."""
+        is_edge = index in (0, num_blocks - 1) and self.edge_matmul is not None
+        matmul = self.edge_matmul if is_edge else self.matmul
+        return dataclasses.replace(self, matmul=matmul, edge_matmul=None)
 
 
 REFERENCE = Operators(attention=attention_reference.attention, matmul=matmul_reference.matmul)

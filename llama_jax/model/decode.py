@@ -58,11 +58,11 @@ def forward_cached(
         key_start=jnp.broadcast_to(cache.first[:, None], (B, T)),
         key_end=jnp.broadcast_to(slots + 1, (B, T)),
     )
-    block = Block(config, operators)
     keys, values = [], []
     x = params["embedding"][tokens]
     for index, layer_params in enumerate(params["blocks"]):
         layer_cache = cache.layer(index)
+        block = Block(config, operators.of_block(index, config.num_layers))
         x, layer_cache = block.apply({"params": layer_params}, x, angles, mask, layer_cache)
         keys.append(layer_cache.keys)
         values.append(layer_cache.values)

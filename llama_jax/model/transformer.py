@@ -1,4 +1,4 @@
-"""The decoder: embedding, L blocks under one `nn.scan`, final norm. Returns hidden states.
+"""The decoder: embedding, L blocks under `scan`, final norm. Returns hidden states.
 
 The head is a parameter here and a product elsewhere (`forward.py: logits`): losses, rewards and
 last-token logits each want it applied to something else.
@@ -49,17 +49,50 @@ class Transformer(nn.Module):
         # Cast after the look-up: the gradient of a frequent token is a sum of thousands.
         x = vectors[tokens].astype(self.dtype or embedding.dtype)
         x = constrain(x, BATCH, RESIDUAL_SEQUENCE, ACTIVATION_EMBED)
-        block = Block
+        x = self._blocks(x, angles, mask)
+        return RMSNorm(config.norm_eps, name="final_norm")(x)
+
+    def _blocks(self, x, angles, mask) -> jax.Array:
+        if self.is_initializing():
+            scanned = nn.scan(
+                Block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=nn.broadcast,
+                length=self.config.num_layers,
+                metadata_params={nn.PARTITION_NAME: LAYERS},
+            )
+            return scanned(self.config, self.operators, name="blocks")(x, angles, mask)[0]
+        stacked = self.get_variable("params", "blocks")
+        for first, last, operators in _runs_of_blocks(self.config.num_layers, self.operators):
+            layers = jax.tree.map(lambda leaf: leaf[first:last], stacked)  # noqa: B023
+            x = self._run(x, layers, angles, mask, operators)
+        return x
+
+    def _run(self, x, layers, angles, mask, operators: Operators) -> jax.Array:
+        """`x` through blocks with the stacked parameters `layers`."""
+        block = Block(self.config, operators)
+
+        def apply(x, layer):
+            return block.apply({"params": layer}, x, angles, mask)[0], None
+
         if self.remat != "none":
             # A scan merges nothing of its backward pass with the forward one.
-            block = nn.remat(Block, policy=checkpoint_policy(self.remat), prevent_cse=False)
-        scanned = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=config.num_layers,
-            metadata_params={nn.PARTITION_NAME: LAYERS},
-        )
-        x, _ = scanned(config, self.operators, name="blocks")(x, angles, mask)
-        return RMSNorm(config.norm_eps, name="final_norm")(x)
+            apply = jax.checkpoint(apply, policy=checkpoint_policy(self.remat), prevent_cse=False)
+        return jax.lax.scan(apply, x, layers)[0]
+
+
+def _runs_of_blocks(num_layers: int, operators: Operators) -> list[tuple[int, int, Operators]]:
+    """Consecutive blocks that compute alike: the first, one past the last, and their operators.
+
+    Where the first and the last block differ, the weights of those between are copied once a step:
+    a slice is not an argument that a loop can take in place.
+    """
+    runs: list[tuple[int, int, Operators]] = []
+    for index in range(num_layers):
+        of_block = operators.of_block(index, num_layers)
+        if runs and runs[-1][2] == of_block:
+            runs[-1] = (runs[-1][0], index + 1, of_block)
+        else:
+            runs.append((index, index + 1, of_block))
+    return runs

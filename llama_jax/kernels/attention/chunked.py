@@ -37,6 +37,11 @@ def refusal(case: AttentionCase) -> str | None:
     return None
 
 
+def options(case: AttentionCase) -> dict[str, int]:
+    """Keywords of `attention` that suit the platform."""
+    return {"block": BLOCK if case.platform == "cpu" else ACCELERATOR_BLOCK}
+
+
 def attention(
     query: jax.Array,
     key: jax.Array,

@@ -16,8 +16,8 @@ from llama_jax.errors import InputError
 from llama_jax.kernels.attention.case import AttentionCase, case_of
 from llama_jax.kernels.attention.mask import IntervalMask
 
-# Name -> module with `attention` and `refusal(case)`. Imported when named: each brings a part of
-# Pallas, and splash a second of imports.
+# Name -> module with `attention`, `refusal(case)` and, where sizes depend on the platform,
+# `options(case)`. Imported when named: each brings a part of Pallas.
 IMPLEMENTATIONS: dict[str, str] = {
     "reference": "llama_jax.kernels.attention.reference",
     "chunked": "llama_jax.kernels.attention.chunked",
@@ -59,9 +59,10 @@ def attention_by_name(
         case = case_of(
             query, key, mask, platform=platform, device_kind=device_kind, return_lse=return_lse
         )
-        chosen = choose(names, case)
-        return implementation(chosen).attention(
-            query, key, value, mask, scale=scale, return_lse=return_lse
+        module = implementation(choose(names, case))
+        options = module.options(case) if hasattr(module, "options") else {}
+        return module.attention(
+            query, key, value, mask, scale=scale, return_lse=return_lse, **options
         )
 
     return attention
