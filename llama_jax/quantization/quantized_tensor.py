@@ -6,6 +6,7 @@ own shape, which is what Linen checks; under a stack of layers both have the lay
 
 import dataclasses
 import enum
+import math
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,13 @@ class QuantizedTensor:
     @property
     def ndim(self) -> int:
         return self.values.ndim
+
+    def as_matrix(self, contracted: int) -> "QuantizedTensor":
+        """The same weight as `[out, in]`, its last `contracted` dimensions being the inputs."""
+        groups = self.scales.shape[-1:] if self.format is WeightFormat.INT4 else ()
+        inputs = math.prod(self.shape[self.ndim - contracted :])
+        values = self.values.reshape(-1, inputs)
+        return QuantizedTensor(values, self.scales.reshape(-1, *groups), self.format)
 
     def dequantize(self, dtype: jnp.dtype) -> jax.Array:
         """The weight in `dtype`, multiplied out in float32."""

@@ -10,12 +10,17 @@ import math
 import jax
 
 from llama_jax.kernels.matmul import reference
+from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
 
-def matmul(x: jax.Array, weight: jax.Array, *, contracted: int = 1) -> jax.Array:
+def matmul(x: jax.Array, weight: jax.Array | QuantizedTensor, *, contracted: int = 1) -> jax.Array:
     """Same contract as `reference.matmul`."""
     leading = x.shape[: x.ndim - contracted]
     outputs = weight.shape[: weight.ndim - contracted]
     inputs = math.prod(weight.shape[weight.ndim - contracted :])
-    product = reference.matmul(x.reshape(-1, inputs), weight.reshape(-1, inputs))
+    if isinstance(weight, QuantizedTensor):
+        matrix = weight.as_matrix(contracted)
+    else:
+        matrix = weight.reshape(-1, inputs)
+    product = reference.matmul(x.reshape(-1, inputs), matrix)
     return product.reshape(*leading, *outputs)

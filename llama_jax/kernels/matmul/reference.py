@@ -12,8 +12,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from llama_jax.kernels.matmul import quantized
+from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
-def matmul(x: jax.Array, weight: jax.Array, *, contracted: int = 1) -> jax.Array:
+
+def matmul(x: jax.Array, weight: jax.Array | QuantizedTensor, *, contracted: int = 1) -> jax.Array:
     """Contracts the last dimensions of `x` with the last dimensions of `weight`.
 
     Weights are `[out..., in...]` throughout, so a query projection `[N, H, D]` takes `[B, T, D]` to
@@ -21,13 +24,16 @@ def matmul(x: jax.Array, weight: jax.Array, *, contracted: int = 1) -> jax.Array
 
     Args:
       x: `[..., in...]`.
-      weight: `[out..., in...]`, cast to the dtype of `x` for the product.
+      weight: `[out..., in...]`, cast to the dtype of `x` for the product; a quantised one is
+        multiplied by `quantized.matmul`, which has no gradient.
       contracted: how many trailing dimensions are summed over.
 
     Returns:
       `[..., out...]` in the dtype of `x`, accumulated in float32. Gradients are accumulated in
       float32 too; that of `x` is in its dtype, and that of `weight` in its own.
     """
+    if isinstance(weight, QuantizedTensor):
+        return quantized.matmul(x, weight, contracted=contracted)
     return _matmul(x, weight, contracted)
 
 
