@@ -15,6 +15,8 @@ What else differs is met by writing in a way that all versions take: `out_type=`
 """
 
 import dataclasses
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -66,10 +68,32 @@ def reset_interpreter() -> None:
 
 def _interpreter():
     # Imported where it is used: private in 0.10.2, and no path to hardware needs it.
+    from jax._src.pallas.mosaic.interpret import thread_map
     from jax._src.pallas.mosaic_gpu import interpret
     from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks, params  # noqa: F401
 
+    if _BEFORE_0_11:
+        # 0.10.2 means to compile a kernel once, but compiles it for each thread of each block: its
+        # jitted function is a new one every time. Minutes become seconds.
+        thread_map._run_jaxpr = _run_thread
     return interpret
+
+
+def _run_thread(jaxpr, consts, *arguments) -> None:
+    """`jaxpr`, which is what one thread of an interpreted kernel does, compiled at the first call."""
+    with _compiling:
+        program = _programs.get(jaxpr)
+        if program is None:
+            program = _programs[jaxpr] = (
+                jax.jit(lambda consts, *x: jax.core.eval_jaxpr(jaxpr, consts, *x))
+                .lower(consts, *arguments)
+                .compile()
+            )
+    program(consts, *arguments)
+
+
+_compiling = threading.Lock()
+_programs = weakref.WeakKeyDictionary()
 
 
 def swizzled(*shape: int, dtype: jnp.dtype) -> plgpu.SMEM:
@@ -143,6 +167,59 @@ class Instructions:
 
         return pl.run_state(multiply)(plgpu.ACC.init(total))
 
+    def add_product_during(
+        self,
+        total: jax.Array,
+        left: jax.Array,
+        right: Any,
+        *,
+        first: tuple[Any, Any],
+        meanwhile: Callable[[], None],
+        then: Callable[[jax.Array, Any], Any],
+        state: Any,
+    ) -> tuple[jax.Array, Any]:
+        """`total + left @ right`, computed while `then` works on another product.
+
+        The tensor cores get two products at once, `first` and then this one. As soon as `first` is
+        done, `then` runs beside the second.
+
+        Args:
+          total: `[M, N]` in registers.
+          left, right: as in `product`.
+          first: the operands of the other product, `[M, K]` and `[N, K]` in shared memory.
+          meanwhile: called when the first product has been issued, and before the second is.
+          then: `first's product, state -> state`, a tree of arrays in registers.
+          state: the arrays to begin with.
+
+        Returns:
+          The sum, and what `then` returned.
+        """
+        if self.interpret:
+            scores = self._done(*first, True, meanwhile)
+            total = self.add_product(total, left, right)
+            return total, then(scores, state)
+        leaves, structure = jax.tree.flatten(state)
+
+        def multiply(refs):
+            total_ref, *state_refs = refs
+
+            def issue(accumulator):
+                plgpu.wgmma(accumulator, first[0], first[1].transpose((1, 0)))
+                meanwhile()
+                plgpu.wgmma(total_ref, left, right)
+                return plgpu.wgmma_accumulator_load(accumulator, wait_n=1)
+
+            shape = (first[0].shape[0], first[1].shape[0])
+            scores = pl.run_scoped(issue, plgpu.ACC(shape, jnp.float32))
+            # The compiler knows the values of a product from the moment it is issued: nothing that
+            # reads them may move to before the wait.
+            scores = jax.lax.optimization_barrier(scores)
+            for ref, x in zip(state_refs, jax.tree.leaves(then(scores, state)), strict=True):
+                ref[...] = x
+
+        total, *leaves = pl.run_state(multiply)((plgpu.ACC.init(total), *leaves))
+        return total, jax.tree.unflatten(structure, leaves)
+
     def _done(self, left, right, transpose_right, meanwhile) -> jax.Array:
         equation = "MK,NK->MN" if transpose_right else "MK,KN->MN"
         result = jnp.einsum(equation, left[...], right[...], preferred_element_type=jnp.float32)
@@ -150,13 +227,16 @@ class Instructions:
             meanwhile()
         return result
 
-    def load(self, ref: Any, *, layout: Any) -> jax.Array:
-        """What `ref` holds, in registers in `layout`."""
+    def load(self, ref: Any, *, layout: Any, shared: bool = True) -> jax.Array:
+        """What `ref` holds, in registers in `layout`.
+
+        Args:
+          shared: `ref` is in shared memory; in global memory otherwise, which is for few numbers.
+        """
         if self.interpret:
             return ref[...]
-        return (
-            plgpu.load(ref, (), layout=layout) if _BEFORE_0_11 else plgpu.load(ref, layout=layout)
-        )
+        index = ((),) if _BEFORE_0_11 else ()
+        return plgpu.load(ref, *index, layout=layout, optimized=shared)
 
     def layout_cast(self, x: jax.Array, layout: Any) -> jax.Array:
         """`x` spread over the threads as `layout` says."""
