@@ -2,24 +2,9 @@
 
 import dataclasses
 
-from llama_jax.config import (
-    LLAMA_31_8B,
-    LLAMA_31_70B,
-    LLAMA_31_405B,
-    LLAMA_32_1B,
-    LLAMA_32_3B,
-    TINY,
-    ModelConfig,
-)
+from llama_jax.config import PUBLISHED_MODELS, TINY, ModelConfig
 
-MODELS: dict[str, ModelConfig] = {
-    "llama31_8b": LLAMA_31_8B,
-    "llama31_70b": LLAMA_31_70B,
-    "llama31_405b": LLAMA_31_405B,
-    "llama32_1b": LLAMA_32_1B,
-    "llama32_3b": LLAMA_32_3B,
-    "tiny": TINY,
-}
+MODELS: dict[str, ModelConfig] = {**PUBLISHED_MODELS, "tiny": TINY}
 
 
 def before_long_context(model: ModelConfig) -> ModelConfig:

@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "llama_jax.checkpoints.convert:convert_command",
         "a checkpoint of any format to hf, meta or orbax",
     ),
+    "quantize": (
+        "llama_jax.checkpoints.quantize:quantize_command",
+        "a checkpoint's weights in 8 or 4 bits, for inference",
+    ),
     "inspect": (
         "llama_jax.checkpoints.inspect:inspect_command",
         "what a checkpoint is: format, config, sizes, tokenizer",

@@ -217,3 +217,11 @@ TINY = dataclasses.replace(
     head_dim=16,
     feed_forward_dim=128,
 )
+# As configs and commands name them.
+PUBLISHED_MODELS: dict[str, ModelConfig] = {
+    "llama31_8b": LLAMA_31_8B,
+    "llama31_70b": LLAMA_31_70B,
+    "llama31_405b": LLAMA_31_405B,
+    "llama32_1b": LLAMA_32_1B,
+    "llama32_3b": LLAMA_32_3B,
+}

@@ -3,6 +3,8 @@
 import numpy as np
 
 from llama_jax.config import ModelConfig
+from llama_jax.quantization.quantized_tensor import INT4_GROUP, WeightFormat
+from llama_jax.quantization.recipes import Recipe, recipe_named
 
 
 def num_parameters(config: ModelConfig) -> int:
@@ -41,6 +43,43 @@ def kv_bytes_per_token(config: ModelConfig, dtype: np.dtype) -> int:
     return config.num_layers * per_layer * np.dtype(dtype).itemsize
 
 
-def weight_bytes(config: ModelConfig, dtype: np.dtype) -> int:
-    """Bytes of all weights in one dtype."""
-    return num_parameters(config) * np.dtype(dtype).itemsize
+def weight_bytes(config: ModelConfig, dtype: np.dtype, recipe: Recipe | str | None = None) -> int:
+    """Bytes of all weights: of the products that `recipe` quantises in its formats, scales
+    included, and of everything else in `dtype`."""
+    return sum(weight_parts(config, dtype, recipe).values())
+
+
+def weight_parts(
+    config: ModelConfig, dtype: np.dtype, recipe: Recipe | str | None = None
+) -> dict[str, int]:
+    """`weight_bytes`, part by part.
+
+    Of a product with O outputs and I inputs: `fp8` and `int8` take `O * I + 4 * O` bytes, `int4`
+    takes `O * (ceil(I / 2) + 4 * ceil(I / 128))`; scales are float32.
+    """
+    c = config
+    recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    itemsize = np.dtype(dtype).itemsize
+    query, key_value = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    products = {
+        "attention.query": (query, c.model_dim),
+        "attention.key": (key_value, c.model_dim),
+        "attention.value": (key_value, c.model_dim),
+        "attention.output": (c.model_dim, query),
+        "feed_forward.gate": (c.feed_forward_dim, c.model_dim),
+        "feed_forward.up": (c.feed_forward_dim, c.model_dim),
+        "feed_forward.down": (c.model_dim, c.feed_forward_dim),
+    }
+    vocabulary = c.vocab_size * c.model_dim * itemsize
+    parts = {"embedding": vocabulary, "attention": 0, "feed_forward": 0}
+    for layer in range(c.num_layers):
+        for product, (outputs, inputs) in products.items():
+            weight_format = recipe and recipe.format_of(f"blocks.{layer}.{product}", c.num_layers)
+            size = outputs * inputs * itemsize
+            if weight_format is WeightFormat.INT4:
+                size = outputs * (-(-inputs // 2) + 4 * -(-inputs // INT4_GROUP))
+            elif weight_format is not None:
+                size = outputs * inputs + 4 * outputs
+            parts[product.partition(".")[0]] += size
+    parts["norms"] = (2 * c.num_layers + 1) * c.model_dim * itemsize
+    return parts if c.tied_embeddings else parts | {"head": vocabulary}

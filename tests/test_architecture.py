@@ -23,7 +23,7 @@ PACKAGE_ARROWS = {
 OPEN = {"llama_jax.errors", "llama_jax.json_file", "llama_jax.command_line"}
 ARROWS = {
     "llama_jax.config": set(),
-    "llama_jax.costs": {"llama_jax.config"},
+    "llama_jax.costs": {"llama_jax.config", "llama_jax.quantization"},
     "llama_jax.kernels": {
         "llama_jax.quantization", "llama_jax.compile_targets", "llama_jax.accelerators",
     },
@@ -32,8 +32,8 @@ ARROWS = {
     "llama_jax.tokenizers": set(),
     "llama_jax.chat": {"llama_jax.tokenizers"},
     "llama_jax.checkpoints": {
-        "llama_jax.config", "llama_jax.model", "llama_jax.tokenizers", "llama_jax.chat",
-        "llama_jax.quantization",
+        "llama_jax.config", "llama_jax.costs", "llama_jax.kernels", "llama_jax.model",
+        "llama_jax.tokenizers", "llama_jax.chat", "llama_jax.quantization",
     },
     "llama_jax.compile_targets": set(),
     "llama_jax.accelerators": set(),

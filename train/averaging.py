@@ -8,7 +8,6 @@ at a time, into arrays with the shardings of the live state.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,9 +17,11 @@ import numpy as np
 import tyro
 
 from llama_jax.checkpoints.convert import convert
+from llama_jax.checkpoints.dequantized import refuse_quantized
 from llama_jax.checkpoints.destination import check_apart
 from llama_jax.checkpoints.dtypes import DtypeName, cast_tensor, dtype_named
 from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.host_only import stay_on_host
 from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.interface import TensorSource, TensorSpec
 from llama_jax.checkpoints.load import load_params
@@ -45,6 +46,8 @@ class AveragedSource:
 
     def __init__(self, sources: Sequence[TensorSource], dtype: str | None = None):
         first = sources[0]
+        for source in sources:
+            refuse_quantized(source, "rounded weights have no mean among the rounded")
         for other in sources[1:]:
             _check_same_model(first, other)
         self._sources = tuple(sources)
@@ -107,8 +110,7 @@ def average_command(
     """
     if len(paths) < 3:
         raise InputError("give two checkpoints or more to average, and after them the new folder")
-    # Orbax asks JAX which process this is; that must not take hold of an accelerator.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    stay_on_host()
     *names, destination = paths
     sources = [open_source(resolve_source(name)) for name in names]
     for source in sources:

@@ -12,7 +12,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from llama_jax.checkpoints.load import load_checkpoint
+from llama_jax.checkpoints.dequantized import refuse_quantized
+from llama_jax.checkpoints.formats import open_source
+from llama_jax.checkpoints.load import load_params
 from llama_jax.errors import InputError
 from llama_jax.model import Params
 from llama_jax.tokenizers import load_tokenizer
@@ -135,9 +137,10 @@ def _finishing_saves(checkpointer: Checkpointer) -> Iterator[None]:
 def _initial_params(run: RunConfig, job: Job) -> Params:
     """Weights of any format, each device reading its own part. RoPE may differ: stages set it."""
     shardings = param_shardings(run.model, job.mesh)
-    config, params = load_checkpoint(
-        run.initial_weights, dtype=run.param_dtype, shardings=shardings
-    )
+    source = open_source(run.initial_weights)
+    refuse_quantized(source, "training changes weights by less than a step of it")
+    config = source.config
+    params = load_params(source, dtype=run.param_dtype, shardings=shardings)
     for field in dataclasses.fields(config):
         if field.name in ("rope_theta", "rope_scaling", "context_length"):
             continue

@@ -18,7 +18,7 @@ import tyro
 from llama_jax.checkpoints.dtypes import DtypeName, dtype_named
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface_repo import resolve_source
-from llama_jax.checkpoints.interface import TensorSource
+from llama_jax.checkpoints.interface import TensorSource, quantized_names
 from llama_jax.checkpoints.load import load_checkpoint
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
@@ -181,7 +181,9 @@ def _text_probe(ids: list[int], length: int) -> Probe:
 def _logits(path: str | Path, probes: list[Probe], dtype: np.dtype) -> list[np.ndarray]:
     from llama_jax.model import forward, logits
 
-    config, params = load_checkpoint(path, dtype=dtype)
+    # Quantised weights may differ from layer to layer in their form.
+    stacked = not quantized_names(open_source(path).tensors)
+    config, params = load_checkpoint(path, dtype=dtype, stacked=stacked)
 
     @jax.jit
     def run(params, tokens, positions):

@@ -9,7 +9,6 @@ and every tensor's CRC-32 compared; at 4 GB/s it costs little beside the disk.
 
 import dataclasses
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -21,11 +20,13 @@ import numpy as np
 import tyro
 
 from llama_jax.checkpoints.carried_assets import carried_assets
+from llama_jax.checkpoints.dequantized import DequantizedSource
 from llama_jax.checkpoints.destination import check_apart, check_destination
 from llama_jax.checkpoints.dtypes import DtypeName, cast_tensor, dtype_named, is_lossless
 from llama_jax.checkpoints.formats import open_source, sink_class
+from llama_jax.checkpoints.host_only import stay_on_host
 from llama_jax.checkpoints.huggingface_repo import resolve_source
-from llama_jax.checkpoints.interface import TensorSource, TensorSpec
+from llama_jax.checkpoints.interface import TensorSource, TensorSpec, quantized_names
 from llama_jax.checkpoints.peak_memory import PeakMemory
 from llama_jax.checkpoints.staging import staged_folder
 from llama_jax.checkpoints.transfer_progress import transfer_progress
@@ -75,7 +76,8 @@ def convert(
     Args:
       source: path, Hugging Face repository id, or an opened source.
       to: `orbax`, `hf` or `meta`; may be the format it has.
-      dtype: `float32`, `bfloat16` or `float16` for every tensor; by default each keeps its own.
+      dtype: `float32`, `bfloat16` or `float16` for every tensor, which multiplies quantised weights
+        out; by default each keeps its own dtype or format.
       shards: number of files, for `hf` (at most so many) and `meta`.
       chat_template: `llama31` puts Llama 3.1's chat template into tokenizer files made from Meta's.
       verify: whether to read everything back.
@@ -94,6 +96,9 @@ def convert(
         if isinstance(source, str | Path):
             source = open_source(resolve_source(str(source)))
         check_apart(source.path, destination)
+        if dtype is not None and (quantized := quantized_names(source.tensors)):
+            say(f"note: {len(quantized)} quantised weights are multiplied out and no longer so")
+            source = DequantizedSource(source, dtype_named(dtype))
         specs = source.tensors
         if dtype is not None:
             wanted = dtype_named(dtype)
@@ -169,7 +174,8 @@ def convert_command(
       source: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
       destination: folder to be created.
       to: format to write.
-      dtype: for every tensor; by default each keeps its own.
+      dtype: for every tensor, quantised weights too, which are multiplied out; by default each
+        keeps its own.
       shards: number of files (hf: at most so many; meta: model-parallel shards).
       chat_template: put Llama 3.1's chat template into tokenizer files made from Meta's
         tokenizer.model; for Instruct models.
@@ -178,8 +184,7 @@ def convert_command(
         holds anything else is refused.
       quiet: no progress.
     """
-    # Orbax asks JAX which process this is; that must not take hold of an accelerator.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    stay_on_host()
     done = convert(
         source,
         destination,

@@ -3,6 +3,9 @@
 Conversion, loading, inspection and comparison are written once, against these two. A tensor's name
 and layout are ours (`parameter_names.py`): one tensor per layer, such as `blocks.3.attention.query`
 with shape `[N, H, D]`. Each format translates at its own edge.
+
+A quantised weight is two tensors: its values, under the weight's own name, whose spec says the
+format, and its scales, under that name with `.scales` behind it.
 """
 
 from collections.abc import Mapping
@@ -10,21 +13,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 
 from llama_jax.config import ModelConfig
+from llama_jax.quantization.quantized_tensor import WeightFormat
+
+_INT4 = np.dtype(ml_dtypes.int4)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and dtype of one tensor in our layout."""
+    """One tensor in our layout.
+
+    Attributes:
+      shape, dtype: of the array that `TensorSource.read` gives.
+      format: of a quantised weight's values; None for anything else.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    format: WeightFormat | None = None
 
     @property
     def num_bytes(self) -> int:
+        """Bytes in a file: two int4 of a row share one, which NumPy's arrays do not do."""
+        if self.dtype == _INT4:
+            return int(np.prod(self.shape[:-1], dtype=np.int64)) * -(-self.shape[-1] // 2)
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+def scales_name(name: str) -> str:
+    """The name of the scales of the quantised weight `name`."""
+    return f"{name}.scales"
+
+
+def quantized_names(tensors: Mapping[str, TensorSpec]) -> list[str]:
+    """Those of `tensors` that are the values of a quantised weight."""
+    return [name for name, spec in tensors.items() if spec.format is not None]
 
 
 @dataclass(frozen=True)

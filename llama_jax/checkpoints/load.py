@@ -4,6 +4,8 @@ Files have a tensor per layer, `params` has the layers stacked. Each leaf is mad
 `jax.make_array_from_callback`: every device asks for its part, which is read from the layers it
 covers. So a host reads only what its devices hold, and its memory has one leaf's local part at a
 time, beside what lies on the devices.
+
+A quantised weight becomes a `QuantizedTensor`, the numbers in it untouched.
 """
 
 from pathlib import Path
@@ -15,11 +17,12 @@ import numpy as np
 
 from llama_jax.checkpoints.dtypes import cast_tensor, dtype_named
 from llama_jax.checkpoints.formats import open_source
-from llama_jax.checkpoints.interface import TensorSource
+from llama_jax.checkpoints.interface import TensorSource, scales_name
 from llama_jax.checkpoints.params_tree import leaf_paths, names_tree
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.model import Params
+from llama_jax.quantization.quantized_tensor import QuantizedTensor, WeightFormat
 
 
 def load_checkpoint(
@@ -29,9 +32,11 @@ def load_checkpoint(
 
     Args:
       path: a checkpoint folder or a .gguf file.
-      dtype: float32, bfloat16 or float16 for every parameter; by default as stored (where layers
-        differ in that, the dtype that holds them all).
-      shardings: a tree like `params` of `jax.sharding.Sharding`; by default the default device.
+      dtype: float32, bfloat16 or float16 for every parameter that is not quantised; by default as
+        stored (where layers differ in that, the dtype that holds them all).
+      shardings: a tree like `params` of `jax.sharding.Sharding`, with a `QuantizedTensor` of them
+        for a quantised weight (`sharding.placement.quantized_shardings` derives it); by default
+        the default device.
       stacked: layers stacked, as `llama_jax.forward` wants them; or `blocks` a tuple of per-layer
         dicts, as `llama_jax.forward_cached` does.
 
@@ -59,10 +64,39 @@ def load_params(
             f"{', '.join(sorted(wrong))}"
         )
 
-    def load(name: str, sharding: jax.sharding.Sharding) -> jax.Array:
-        return _load_leaf(source, name, wanted, sharding)
+    def load(name: str, sharding: Any) -> jax.Array | QuantizedTensor:
+        weight_format = _format_of(source, name)
+        if weight_format is None:
+            return _load_leaf(source, name, wanted, sharding)
+        of_values = of_scales = sharding
+        if isinstance(sharding, QuantizedTensor):
+            of_values, of_scales = sharding.values, sharding.scales
+        elif not isinstance(sharding, jax.sharding.SingleDeviceSharding):
+            raise InputError(
+                f"{source.path}: {name} is quantised and its scales need a sharding too; derive it "
+                "with sharding.placement.quantized_shardings"
+            )
+        values = _load_leaf(source, name, None, of_values)
+        scales = _load_leaf(source, scales_name(name), None, of_scales)
+        return QuantizedTensor(values, scales, weight_format)
 
     return jax.tree.map(load, names, shardings)
+
+
+def _format_of(source: TensorSource, name: str) -> WeightFormat | None:
+    """The format of a leaf. Raises `InputError` if it is a stack of layers that differ in it."""
+    formats = {source.tensors[tensor].format for tensor in _tensors_of(source, name)}
+    if len(formats) > 1:
+        raise InputError(
+            f"{source.path}: {name.replace('.{}', '')} is quantised in some layers and not in "
+            "others, so they do not stack; load with stacked=False"
+        )
+    return formats.pop()
+
+
+def _tensors_of(source: TensorSource, name: str) -> list[str]:
+    """The tensors of a leaf: one for each layer if `name` has a place for it."""
+    return [name.format(i) for i in range(source.config.num_layers)] if "{}" in name else [name]
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -75,9 +109,11 @@ def _dtype_name(dtype: Any) -> str:
 def _load_leaf(source: TensorSource, ours: str, dtype, sharding) -> jax.Array:
     """One leaf of `params`, stacked if `ours` has a place for the layer."""
     is_stacked = "{}" in ours
-    names = [ours.format(i) for i in range(source.config.num_layers)] if is_stacked else [ours]
+    names = _tensors_of(source, ours)
     specs = [source.tensors[name] for name in names]
-    wanted = np.dtype(dtype or jnp.result_type(*(spec.dtype for spec in specs)))
+    dtypes = {spec.dtype for spec in specs}
+    # Narrow numbers have no common type with others, and need none.
+    wanted = np.dtype(dtype or (dtypes.pop() if len(dtypes) == 1 else jnp.result_type(*dtypes)))
     shape = (len(names), *specs[0].shape) if is_stacked else specs[0].shape
 
     def read_part(index: tuple[slice, ...]) -> np.ndarray:

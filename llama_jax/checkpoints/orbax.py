@@ -1,12 +1,14 @@
 """Our own weights checkpoint: a folder with `llama_jax.json`, and one Orbax leaf per layer tensor.
 
-    llama_jax.json            format version, config, dtype, the size of every file below `weights`
+    llama_jax.json            format version, config, dtype, formats of quantised weights, the size
+                              of every file below `weights`
     weights/                  an Orbax checkpoint; a tree {"blocks.3.attention.query": array, ...}
     generation_config.json    and the tokenizer's files, verbatim
 
 A leaf that the sink wrote is a plain file of its values, so reading a part of it is a memory map: a
 host touches only the pages of its part. What another version of Orbax may lay out differently is
-read through tensorstore.
+read through tensorstore. A quantised weight has a leaf for its values (two int4 in a byte, see
+`int4_packing.py`) and one, `NAME.scales`, for its scales.
 """
 
 from pathlib import Path
@@ -15,18 +17,22 @@ import numpy as np
 
 from llama_jax.checkpoints.asset_files import read_assets
 from llama_jax.checkpoints.dtypes import DTYPES
-from llama_jax.checkpoints.interface import TensorSpec
+from llama_jax.checkpoints.interface import TensorSpec, scales_name
 from llama_jax.checkpoints.orbax_layout import (
     DESCRIPTION_FILE,
     FORMAT_VERSION,
+    QUANTIZED_VERSION,
     TREE_FOLDER,
     WEIGHTS_FOLDER,
 )
 from llama_jax.checkpoints.orbax_sink import OrbaxSink
-from llama_jax.checkpoints.parameter_names import layer_tensors
+from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
+from llama_jax.quantization.int4_packing import packed_shape, unpack_int4
+from llama_jax.quantization.quantize import VALUE_DTYPES, scales_shape
+from llama_jax.quantization.quantized_tensor import WeightFormat
 
 __all__ = ["OrbaxSink", "OrbaxSource"]
 
@@ -47,10 +53,11 @@ class OrbaxSource:
             )
         description = read_json(self.path / DESCRIPTION_FILE)
         version = description.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, QUANTIZED_VERSION):
             raise InputError(
                 f"{self.path / DESCRIPTION_FILE}: format_version {version!r} is not "
-                f"{FORMAT_VERSION}, the one known here; use the llama-jax that wrote it"
+                f"{FORMAT_VERSION} or {QUANTIZED_VERSION}, those known here; use the llama-jax "
+                "that wrote it"
             )
         fields = description.get("config")
         if not isinstance(fields, dict):
@@ -60,10 +67,10 @@ class OrbaxSource:
         except ValueError as error:  # an InputError is one
             raise InputError(f"{self.path / DESCRIPTION_FILE}: {error}") from error
         self._check_files(description.get("files"))
-        self._leaves = {
-            tensor.name: _Leaf(self._tree / tensor.name, tensor.shape)
-            for tensor in layer_tensors(self.config)
-        }
+        formats = self._formats(description.get("formats", {}))
+        self._leaves: dict[str, _Leaf] = {}
+        for tensor in layer_tensors(self.config):
+            self._open_leaves(tensor, formats.get(tensor.name))
         self.tensors = {name: leaf.spec for name, leaf in self._leaves.items()}
         for leaf in self._tree.iterdir():
             if leaf.is_dir() and leaf.name not in self._leaves:
@@ -77,6 +84,31 @@ class OrbaxSource:
     @property
     def _tree(self) -> Path:
         return self.path / WEIGHTS_FOLDER / TREE_FOLDER
+
+    def _formats(self, formats) -> dict[str, WeightFormat]:
+        """Tensor name -> format, of those that are quantised."""
+        place = self.path / DESCRIPTION_FILE
+        if not isinstance(formats, dict):
+            raise InputError(f"{place}: formats must be an object; quantize again")
+        known = {str(known): known for known in WeightFormat}
+        products = {
+            t.name for t in layer_tensors(self.config) if len(t.shape) > 1 and t.layer is not None
+        }
+        for name, format_name in formats.items():
+            if name not in products or format_name not in known:
+                raise InputError(
+                    f"{place}: format {str(format_name)[:40]!r} of {name[:80]!r} is not known; use "
+                    "the llama-jax that wrote it"
+                )
+        return {name: known[format_name] for name, format_name in formats.items()}
+
+    def _open_leaves(self, tensor: LayerTensor, weight_format: WeightFormat | None) -> None:
+        folder = self._tree / tensor.name
+        self._leaves[tensor.name] = _Leaf(folder, tensor.shape, weight_format)
+        if weight_format is not None:
+            name = scales_name(tensor.name)
+            shape = scales_shape(tensor.shape, weight_format, tensor.row.contracted)
+            self._leaves[name] = _Leaf(self._tree / name, shape, None)
 
     def _check_files(self, files) -> None:
         if not isinstance(files, dict):
@@ -93,23 +125,37 @@ class OrbaxSource:
 
 
 class _Leaf:
-    """One array of the Orbax tree, in Zarr 3."""
+    """One array of the Orbax tree, in Zarr 3; with a format, the values of a quantised weight."""
 
-    def __init__(self, folder: Path, shape: tuple[int, ...]):
+    def __init__(self, folder: Path, shape: tuple[int, ...], weight_format: WeightFormat | None):
         self._folder = folder
         metadata = read_json(folder / "zarr.json")
-        dtype = DTYPES.get(metadata.get("data_type"))
-        if metadata.get("shape") != list(shape) or dtype is None:
+        dtypes, self._stored_shape = DTYPES, shape
+        if weight_format is WeightFormat.INT4:
+            dtypes, self._stored_shape = {"uint8": np.dtype(np.uint8)}, packed_shape(shape)
+        elif weight_format is not None:
+            dtypes = {VALUE_DTYPES[weight_format].name: VALUE_DTYPES[weight_format]}
+        dtype = dtypes.get(metadata.get("data_type"))
+        if metadata.get("shape") != list(self._stored_shape) or dtype is None:
             raise InputError(
-                f"{folder}: is {metadata.get('data_type')} {metadata.get('shape')}, but the config "
-                f"in {DESCRIPTION_FILE} makes it {list(shape)} of {', '.join(DTYPES)}"
+                f"{folder}: is {metadata.get('data_type')} {metadata.get('shape')}, but "
+                f"{DESCRIPTION_FILE} makes it {list(self._stored_shape)} of {', '.join(dtypes)}"
             )
-        self.spec = TensorSpec(shape, dtype)
+        self._stored_dtype = dtype
+        self.spec = TensorSpec(shape, VALUE_DTYPES.get(weight_format, dtype), weight_format)
         self._plain_file = self._find_plain_file(metadata)
 
     def read(self, index: tuple[slice, ...]) -> np.ndarray:
+        if self.spec.format is not WeightFormat.INT4:
+            return self._read_stored(index)
+        # The last dimension is cut after unpacking, as a byte may belong to both sides of the cut.
+        *before, last = (*index, *(slice(None) for _ in self.spec.shape[len(index) :]))
+        packed = self._read_stored(tuple(before))
+        return unpack_int4(packed, self.spec.shape[-1])[..., last]
+
+    def _read_stored(self, index: tuple[slice, ...]) -> np.ndarray:
         if self._plain_file is not None:
-            mapped = np.memmap(self._plain_file, self.spec.dtype, "r", shape=self.spec.shape)
+            mapped = np.memmap(self._plain_file, self._stored_dtype, "r", shape=self._stored_shape)
             return mapped.view(np.ndarray)[index]
 
         import tensorstore
@@ -125,7 +171,7 @@ class _Leaf:
     def _find_plain_file(self, metadata: dict) -> Path | None:
         """The file that begins with all values, C order, little endian, if that is the layout: one
         shard of one uncompressed chunk, with its index behind it."""
-        shape = list(self.spec.shape)
+        shape = list(self._stored_shape)
         values = {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
             "chunk_shape": shape,

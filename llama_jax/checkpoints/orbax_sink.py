@@ -21,10 +21,17 @@ import numpy as np
 from llama_jax.checkpoints.asset_files import write_assets
 from llama_jax.checkpoints.disk_errors import as_os_error
 from llama_jax.checkpoints.interface import Assets, TensorSpec
-from llama_jax.checkpoints.orbax_layout import DESCRIPTION_FILE, FORMAT_VERSION, WEIGHTS_FOLDER
+from llama_jax.checkpoints.orbax_layout import (
+    DESCRIPTION_FILE,
+    FORMAT_VERSION,
+    QUANTIZED_VERSION,
+    WEIGHTS_FOLDER,
+)
 from llama_jax.checkpoints.planned_tensors import PlannedTensors
 from llama_jax.config import ModelConfig
 from llama_jax.json_file import write_json
+from llama_jax.quantization.int4_packing import pack_int4
+from llama_jax.quantization.quantized_tensor import WeightFormat
 
 _GROUP_BYTES = 512 * 2**20
 _log = logging.getLogger("absl")
@@ -39,7 +46,8 @@ class OrbaxSink:
     Args:
       path: the folder; created.
       config: the model.
-      tensors: our name -> shape and dtype to be written, for every tensor of `config`.
+      tensors: our name -> what is to be written, for every tensor of `config` and the scales of
+        those that are quantised.
       assets: files to copy beside, and generation defaults.
 
     Raises `InputError` for a dtype that the format does not have.
@@ -54,7 +62,7 @@ class OrbaxSink:
     ):
         self._path = Path(path).absolute()
         self._config = config
-        self._planned = PlannedTensors(config, tensors)
+        self._planned = PlannedTensors(config, tensors, formats=WeightFormat)
         self._assets = assets
         self._group: dict[str, np.ndarray] = {}
         self._saving = None
@@ -64,6 +72,8 @@ class OrbaxSink:
     def write(self, name: str, tensor: np.ndarray) -> None:
         """Stores one whole tensor, in our layout and planned dtype; it must not change after."""
         self._planned.strike_off(name, tensor)
+        if self._planned.specs[name].format is WeightFormat.INT4:
+            tensor = pack_int4(tensor)
         if sum(held.nbytes for held in self._group.values()) + tensor.nbytes > _GROUP_BYTES:
             self._save_group()
         self._group[name] = tensor
@@ -79,11 +89,14 @@ class OrbaxSink:
         write_assets(self._path, self._assets)
         weights = self._path / WEIGHTS_FOLDER
         files = sorted(path for path in weights.rglob("*") if path.is_file())
-        dtypes = {spec.dtype.name for spec in self._planned.specs.values()}
+        specs = self._planned.specs
+        dtypes = {spec.dtype.name for spec in specs.values()}
+        formats = {name: str(spec.format) for name, spec in specs.items() if spec.format}
         description = {
-            "format_version": FORMAT_VERSION,
+            "format_version": QUANTIZED_VERSION if formats else FORMAT_VERSION,
             "config": self._config.to_dict(),
             "dtype": dtypes.pop() if len(dtypes) == 1 else "mixed",
+            **({"formats": formats} if formats else {}),
             "files": {path.relative_to(weights).as_posix(): path.stat().st_size for path in files},
         }
         write_json(self._path / DESCRIPTION_FILE, description)

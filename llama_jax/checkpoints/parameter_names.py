@@ -39,6 +39,11 @@ class ParameterName:
     rotated: bool = False
     meta_shard_dim: int | None = None
 
+    @property
+    def contracted(self) -> int:
+        """How many of our last dimensions a product sums over: foreign files have them as one."""
+        return len(self.foreign_dims.split()[-1])
+
 
 PARAMETER_NAMES = (
     ParameterName(

@@ -7,6 +7,7 @@ import jax
 from llama_jax.checkpoints.parameter_names import PARAMETER_NAMES
 from llama_jax.config import ModelConfig
 from llama_jax.model import Params
+from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
 
 def names_tree(config: ModelConfig, *, stacked: bool) -> Params:
@@ -30,6 +31,8 @@ def names_tree(config: ModelConfig, *, stacked: bool) -> Params:
 
 
 def leaf_paths(tree: Any) -> set[str]:
-    """Paths such as `blocks.attention.query`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    """Paths such as `blocks.attention.query`; a quantised weight is one leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=lambda node: isinstance(node, QuantizedTensor)
+    )
     return {jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves}

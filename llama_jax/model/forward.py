@@ -49,7 +49,7 @@ def forward(
     """Hidden states after the final norm.
 
     Args:
-      params: from `init_params` or `load_checkpoint`.
+      params: from `init_params` or `load_checkpoint`; `blocks` stacked, or a tuple of layers.
       tokens: int `[B, T]`.
       positions: int `[B, T]`; by default they count from 0 in each row, or in each document.
       segment_ids: int `[B, T]`; runs of equal ids are documents that do not see each other.

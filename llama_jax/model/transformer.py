@@ -64,9 +64,18 @@ class Transformer(nn.Module):
             )
             return scanned(self.config, self.operators, name="blocks")(x, angles, mask)[0]
         stacked = self.get_variable("params", "blocks")
+        if isinstance(stacked, tuple):
+            return self._unstacked(x, stacked, angles, mask)
         for first, last, operators in _runs_of_blocks(self.config.num_layers, self.operators):
             layers = jax.tree.map(lambda leaf: leaf[first:last], stacked)  # noqa: B023
             x = self._run(x, layers, angles, mask, operators)
+        return x
+
+    def _unstacked(self, x, layers, angles, mask) -> jax.Array:
+        """Layer after layer: what differs between them, as in quantised weights, does not stack."""
+        for index, layer in enumerate(layers):
+            operators = self.operators.of_block(index, len(layers))
+            x = Block(self.config, operators).apply({"params": layer}, x, angles, mask)[0]
         return x
 
     def _run(self, x, layers, angles, mask, operators: Operators) -> jax.Array:

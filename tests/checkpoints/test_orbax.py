@@ -141,7 +141,7 @@ def change(path, **fields):
 DAMAGES = {
     "no description": (lambda path: (path / "llama_jax.json").unlink(), "not finished"),
     "no JSON": (lambda path: (path / "llama_jax.json").write_text("{"), "not valid JSON"),
-    "another version": (lambda path: change(path, format_version=2), "format_version 2"),
+    "another version": (lambda path: change(path, format_version=9), "format_version 9"),
     "no config": (lambda path: change(path, config=None), "config is missing"),
     "bad config": (lambda path: change(path, config={"vocab_size": 1}), "llama_jax.json: model"),
     "broken number": (
