@@ -182,6 +182,13 @@ class RunConfig:
       compute_dtype: of activations and of the weights that are multiplied with them.
       param_dtype: of the weights that the optimiser changes.
       remat: what the backward pass keeps: none, products, projections, attention or full.
+      attention: auto, or implementations in order of preference: reference, chunked, mosaic_gpu,
+        cudnn, splash, flash_tpu; the first that can do it runs, and one alone must.
+      matmul: what the linear layers multiply in: bfloat16 (unquantised, in compute_dtype),
+        fp8_tensorwise, fp8_rowwise, fp8_rowwise_bf16_wgrad or int8. The first and the last block,
+        the embedding and the head are never quantised.
+      matmul_implementation: what multiplies 8-bit numbers: auto, xla, cublas, mosaic_gpu or
+        emulate.
       z_loss: weight of the squared log-normaliser in the loss (arXiv 2204.02311, section 5).
       vocab_chunk: rows of the head that the loss multiplies at once, on each device.
       optimizer: AdamW and what steps are skipped.
@@ -206,6 +213,9 @@ class RunConfig:
     compute_dtype: str = "bfloat16"
     param_dtype: str = "float32"
     remat: str = "full"
+    attention: tuple[str, ...] = ("auto",)
+    matmul: str = "bfloat16"
+    matmul_implementation: str = "auto"
     z_loss: float = 0.0
     vocab_chunk: int = 8192
     evaluations: tuple[EvaluationSet, ...] = ()

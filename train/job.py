@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
 from llama_jax.kernels.select import training_operators
-from llama_jax.model import Params
+from llama_jax.model import Operators, Params
+from llama_jax.quantization.training_matmul import UNQUANTIZED, training_matmul
 from llama_jax.tokenizers.interface import Tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
 from sharding.sharded_log_probs import sharded_token_log_probs
@@ -86,8 +87,7 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
 
     The same arguments give the same object, which jitted functions know again.
     """
-    device = mesh.devices.flat[0]
-    operators = training_operators(device.platform, device.device_kind)
+    operators = run_operators(run, mesh)
     return Network(
         config=config,
         operators=shard_operators(operators, mesh),
@@ -95,6 +95,25 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
         dtype=jnp.dtype(run.compute_dtype),
         remat=run.remat,
     )
+
+
+def run_operators(run: RunConfig, mesh: Mesh) -> Operators:
+    """What `run` computes with on `mesh`, for one device.
+
+    Raises `InputError` for what the devices cannot do.
+    """
+    device = mesh.devices.flat[0]
+    platform, kind = device.platform, device.device_kind
+    operators = training_operators(platform, kind, attention=run.attention)
+    matmul = training_matmul(
+        run.matmul,
+        platform=platform,
+        device_kind=kind,
+        num_devices=mesh.size,
+        implementation=run.matmul_implementation,
+    )
+    edge_matmul = None if run.matmul == UNQUANTIZED else operators.matmul
+    return dataclasses.replace(operators, matmul=matmul, edge_matmul=edge_matmul)
 
 
 def stage_model(run: RunConfig, stage: int) -> ModelConfig:

@@ -2,9 +2,9 @@
 checkpoint and the config tell different stories.
 
 Free to change are the mesh and all that leaves the numbers alone or only concerns the future: how
-often to log, to evaluate and to save, memory (remat, micro-batches, chunks), which steps are
-refused, stages that have not begun, the gate of the stage under way, and its length, so long as its
-learning rate does not depend on it.
+often to log, to evaluate and to save, memory (remat, micro-batches, chunks), kernels for the same
+numbers, which steps are refused, stages that have not begun, the gate of the stage under way, and
+its length, so long as its learning rate does not depend on it.
 """
 
 import re
@@ -23,6 +23,8 @@ _FREE = (
     "output",
     "mesh.",
     "remat",
+    "attention",
+    "matmul_implementation",
     "vocab_chunk",
     "optimizer.spike_factor",
     "optimizer.max_skipped",

@@ -10,7 +10,9 @@ import math
 import jax.numpy as jnp
 
 from llama_jax.errors import InputError
+from llama_jax.kernels.select import check_attention_names
 from llama_jax.model import REMAT_POLICIES
+from llama_jax.quantization.training_matmul import UNQUANTIZED, check_matmul
 from sharding.mesh import MeshShape
 from train.config import RunConfig, StageConfig
 from train.data.batch_schedule import BatchSchedule
@@ -50,6 +52,14 @@ def _check_mesh(run: RunConfig, mesh: MeshShape) -> None:
 def _check_names(run: RunConfig) -> None:
     remat = ", ".join(REMAT_POLICIES)
     _require(run.remat in REMAT_POLICIES, "remat", f"must be one of {remat}, not {run.remat!r}")
+    check_matmul(run.matmul, run.matmul_implementation)
+    _require(
+        run.matmul == UNQUANTIZED or run.model.num_layers > 2,
+        "matmul",
+        f"{run.matmul} would quantise nothing: of {run.model.num_layers} layers the first and the "
+        "last are left as they are",
+    )
+    check_attention_names(run.attention)
     fields = {
         "compute_dtype": run.compute_dtype,
         "param_dtype": run.param_dtype,

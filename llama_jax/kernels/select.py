@@ -8,7 +8,8 @@
 import dataclasses
 import functools
 
-from llama_jax.kernels.attention.implementations import attention_by_name
+from llama_jax.errors import InputError
+from llama_jax.kernels.attention.implementations import IMPLEMENTATIONS, attention_by_name
 from llama_jax.kernels.operators import DECODE, PREFILL, REFERENCE, Operators
 
 AUTO = "auto"
@@ -28,9 +29,22 @@ def training_operators(
     Raises:
       InputError: an unknown name.
     """
-    names = _AUTO_ATTENTION[platform] if attention == AUTO else attention
+    is_auto = attention in (AUTO, (AUTO,))
+    names = _AUTO_ATTENTION[platform] if is_auto else attention
     chosen = attention_by_name(names, platform=platform, device_kind=device_kind)
     return dataclasses.replace(REFERENCE, attention=chosen)
+
+
+def check_attention_names(names: tuple[str, ...]) -> None:
+    """Raises `InputError` if these are neither `auto` alone nor known names."""
+    if not names:
+        raise InputError(f"attention: give {AUTO}, or names in order of preference")
+    if names == (AUTO,):
+        return
+    for name in names:
+        if name not in IMPLEMENTATIONS:
+            known = ", ".join(IMPLEMENTATIONS)
+            raise InputError(f"attention: must be {AUTO} alone, or of {known}, not {name!r}")
 
 
 @functools.cache

@@ -80,6 +80,12 @@ MISTAKES = {
     "checkpoint.every_steps": (0, "checkpoint.every_steps: must be at least 1"),
     "checkpoint.keep": (0, "checkpoint.keep: must be at least 1"),
     "remat": ("some", "remat: must be one of none, full"),
+    "attention": (("flash",), "attention: must be auto alone, or of reference, chunked, mos"),
+    "attention#both": (("auto", "chunked"), "attention: must be auto alone, or of reference"),
+    "attention#none": ((), "attention: give auto, or names in order of preference"),
+    "matmul": ("fp8", "matmul: must be one of bfloat16, fp8_tensorwise, fp8_rowwise, fp8"),
+    "matmul_implementation": ("cuda", "matmul_implementation: must be one of auto, xla, cublas"),
+    "matmul_implementation#": ("xla", "matmul_implementation: xla is for 8-bit products"),
     "compute_dtype": ("float16", "compute_dtype: must be one of float32, bfloat16, not 'float16'"),
     "param_dtype": ("int8", "param_dtype: must be one of"),
     "param_dtype#": ("bfloat16", "param_dtype: bfloat16 is less precise than compute_dtype"),
@@ -110,6 +116,13 @@ def test_evaluations_need_a_set():
     with pytest.raises(InputError, match="^evaluate_every_steps: 100, and there are no evaluat"):
         check_run(run, 1)
     check_run(dataclasses.replace(run, evaluate_every_steps=0), 1)
+
+
+def test_eight_bits_need_a_block_between_the_first_and_the_last():
+    run = dataclasses.replace(right_run(), matmul="fp8_tensorwise")
+    check_run(run, 8)
+    with pytest.raises(InputError, match="^matmul: fp8_tensorwise would quantise nothing: of 2"):
+        check_run(replaced(run, "model.num_layers", 2), 8)
 
 
 def test_a_run_that_is_right_passes():

@@ -1,0 +1,30 @@
+"""What a run says of the kernels that it computes with."""
+
+import logging
+
+from llama_jax.quantization import training_matmul as module
+from train.kernel_log import kernels_told
+
+
+def test_a_chosen_kernel_is_told_once_with_what_is_gained():
+    module.training_matmul.cache_clear()
+    lines = []
+    with kernels_told(lines.append):
+        for _ in range(2):
+            module.training_matmul("fp8_rowwise", platform="tpu", device_kind="TPU v5p")
+            module.training_matmul("fp8_rowwise", platform="tpu", device_kind="TPU7x")
+            module.training_matmul("bfloat16", platform="tpu", device_kind="TPU7x")
+    assert lines == [
+        "matmul fp8_rowwise by emulate on TPU v5p: rounded as 8-bit numbers, multiplied in "
+        "bfloat16, and nothing is gained in speed",
+        "matmul fp8_rowwise by xla on TPU7x",
+    ]
+
+
+def test_nothing_is_told_afterwards_and_levels_are_as_before():
+    logger, lines = logging.getLogger("llama_jax.kernels"), []
+    before = logger.level, list(logger.handlers)
+    with kernels_told(lines.append):
+        logger.info("chosen")
+    logger.info("later")
+    assert lines == ["chosen"] and (logger.level, logger.handlers) == before
