@@ -24,6 +24,7 @@ from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.export import export_weights
 from train.job import Job, stage_model
+from train.kernel_log import kernels_told
 from train.metrics_log import MetricsLog
 from train.preemption import Preemption
 from train.process_zero import on_process_zero
@@ -60,7 +61,8 @@ def train(run: RunConfig, *, quiet: bool = False, changes: Sequence[str] = ()) -
     checkpointer = Checkpointer(folder, run.checkpoint)
     log = MetricsLog(folder, quiet=quiet, resume_step=checkpointer.latest_step())
     profiler = Profiler(folder, run.profile)
-    with on_mesh(mesh), log, _finishing_saves(checkpointer), Preemption() as preemption, profiler:
+    saves, kernels = _finishing_saves(checkpointer), kernels_told(log.say)
+    with on_mesh(mesh), log, kernels, saves, Preemption() as preemption, profiler:
         job = Job(
             run=run,
             mesh=mesh,
