@@ -5,6 +5,7 @@ already split.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import flax.linen as nn
@@ -14,8 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llama_jax.config import ModelConfig
 from llama_jax.model import Params, init_params, logical_axes
-from llama_jax.model.axes import BATCH, SEQUENCE
-from sharding.rules import TRAINING, Rules, mesh_spec
+from llama_jax.model.axes import ACTIVATION_KV_HEADS, BATCH, HEAD_DIM, SEQUENCE
+from llama_jax.model.kv_cache import KVCache
+from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
+from sharding.rules import SERVING, TRAINING, Rules, mesh_spec
 
 
 @contextlib.contextmanager
@@ -37,6 +40,56 @@ def param_shardings(config: ModelConfig, mesh: Mesh, rules: Rules = TRAINING) ->
     )
 
 
+def unstacked_shardings(config: ModelConfig, mesh: Mesh, rules: Rules = SERVING) -> Params:
+    """`param_shardings` for params whose `blocks` are a tuple of layers, as inference has them."""
+    stacked = param_shardings(config, mesh, rules)
+    layer = jax.tree.map(
+        lambda sharding: NamedSharding(mesh, PartitionSpec(*sharding.spec[1:])), stacked["blocks"]
+    )
+    return {**stacked, "blocks": (layer,) * config.num_layers}
+
+
+def quantized_shardings(params: Params, shardings: Params) -> Params:
+    """`shardings` of plain arrays for `params` of which some are quantised.
+
+    Where `params` has a `QuantizedTensor`, so has the result: its values are split as the weight
+    would be, and its scales as the output dimensions of the weight. The groups of int4 are split
+    with the inputs where every device has whole groups, and lie everywhere where it has not.
+
+    Args:
+      params: arrays or `ShapeDtypeStruct`s, stacked or not.
+      shardings: the same tree of `NamedSharding`s, one for each weight.
+    """
+
+    def derive(leaf, sharding: NamedSharding):
+        if not isinstance(leaf, QuantizedTensor):
+            return sharding
+        has_groups = leaf.format is WeightFormat.INT4
+        num_outputs = len(leaf.scales.shape) - has_groups
+        spec = (*sharding.spec, *(None,) * (leaf.ndim - len(sharding.spec)))
+        of_scales = spec[:num_outputs]
+        if has_groups:
+            of_scales = (*of_scales, _split_of_groups(leaf.shape, spec, num_outputs, sharding.mesh))
+        scales = NamedSharding(sharding.mesh, PartitionSpec(*of_scales))
+        return QuantizedTensor(sharding, scales, leaf.format)
+
+    return jax.tree.map(
+        derive, params, shardings, is_leaf=lambda node: isinstance(node, QuantizedTensor)
+    )
+
+
+def _split_of_groups(shape: tuple[int, ...], spec: tuple, num_outputs: int, mesh: Mesh):
+    """The mesh axes of the groups of an int4 weight: those of its outermost input dimension, if
+    what a device has of the flattened inputs is whole groups."""
+    axes = spec[num_outputs]
+    names = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
+    num_parts = math.prod(mesh.shape[name] for name in names)
+    num_inputs = math.prod(shape[num_outputs:])
+    only_outermost = all(axes is None for axes in spec[num_outputs + 1 :])
+    is_whole = num_inputs % (num_parts * INT4_GROUP) == 0
+    return axes if only_outermost and is_whole else None
+
+
 def init_sharded_params(
     config: ModelConfig, key: jax.Array, mesh: Mesh, *, dtype: jnp.dtype = jnp.float32
 ) -> Params:
@@ -46,6 +99,15 @@ def init_sharded_params(
         out_shardings=param_shardings(config, mesh),
     )
     return init(key)
+
+
+def cache_shardings(config: ModelConfig, mesh: Mesh, rules: Rules = SERVING) -> KVCache:
+    """A `KVCache` of `NamedSharding`s: rows and heads split, slots not."""
+    names = (BATCH, ACTIVATION_KV_HEADS, SEQUENCE, HEAD_DIM)
+    layer = NamedSharding(mesh, mesh_spec(names, rules))
+    layers = (layer,) * config.num_layers
+    rows = NamedSharding(mesh, mesh_spec((BATCH,), rules))
+    return KVCache(layers, layers, first=rows, length=replicated(mesh))
 
 
 def batch_sharding(mesh: Mesh, rules: Rules = TRAINING) -> NamedSharding:

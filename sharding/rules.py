@@ -4,6 +4,10 @@ A parameter is split over `fsdp` along the residual stream's width and over `ten
 feed-forward or vocabulary. A row of the batch belongs to one device of `data` x `fsdp`. Within a
 block `tensor` splits heads and feed-forward; between blocks it splits the tokens, so that norms and
 residual sums are not done twice (Megatron's sequence parallelism, arXiv 2205.05198).
+
+Serving splits a weight over `tensor` alone and never gathers one: a step reads every weight once,
+and has too few tokens to split those between blocks. `data` and `fsdp` hold rows, each with a copy
+of the model.
 """
 
 from collections.abc import Mapping
@@ -30,6 +34,12 @@ TRAINING: Rules = {
     axes.ACTIVATION_HEADS: (TENSOR,),
     axes.ACTIVATION_KV_HEADS: (TENSOR,),
     axes.ACTIVATION_FEED_FORWARD: (TENSOR,),
+}
+SERVING: Rules = {
+    **TRAINING,
+    axes.EMBED: (),
+    axes.SEQUENCE: (),
+    axes.RESIDUAL_SEQUENCE: (),
 }
 
 

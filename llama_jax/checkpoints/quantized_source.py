@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 
 from llama_jax.checkpoints.block_calibration import BlockCalibration
@@ -9,9 +10,51 @@ from llama_jax.checkpoints.dequantized import refuse_quantized
 from llama_jax.checkpoints.dtypes import cast_tensor
 from llama_jax.checkpoints.interface import TensorSource, TensorSpec, scales_name
 from llama_jax.checkpoints.parameter_names import layer_tensors
+from llama_jax.checkpoints.params_tree import names_tree
+from llama_jax.config import ModelConfig
+from llama_jax.model import Params
 from llama_jax.quantization.quantize import VALUE_DTYPES, quantize_weight, scales_shape
 from llama_jax.quantization.quantized_tensor import QuantizedTensor
 from llama_jax.quantization.recipes import Recipe
+
+
+def quantized_specs(
+    config: ModelConfig, recipe: Recipe, dtypes: Mapping[str, np.dtype]
+) -> dict[str, TensorSpec]:
+    """What a checkpoint of `config` under `recipe` holds, each weight followed by its scales.
+
+    Args:
+      dtypes: of the tensors that are not quantised, by name.
+    """
+    specs: dict[str, TensorSpec] = {}
+    for tensor in layer_tensors(config):
+        weight_format = recipe.format_of(tensor.name, config.num_layers)
+        if weight_format is None:
+            specs[tensor.name] = TensorSpec(tensor.shape, dtypes[tensor.name])
+            continue
+        value_dtype = np.dtype(VALUE_DTYPES[weight_format])
+        specs[tensor.name] = TensorSpec(tensor.shape, value_dtype, weight_format)
+        shape = scales_shape(tensor.shape, weight_format, tensor.row.contracted)
+        specs[scales_name(tensor.name)] = TensorSpec(shape, np.dtype(np.float32))
+    return specs
+
+
+def abstract_quantized_params(config: ModelConfig, recipe: Recipe, dtype: np.dtype) -> Params:
+    """`jax.ShapeDtypeStruct`s of params under `recipe`, blocks unstacked, the rest in `dtype`."""
+    dtypes = dict.fromkeys((tensor.name for tensor in layer_tensors(config)), np.dtype(dtype))
+    specs = quantized_specs(config, recipe, dtypes)
+
+    def abstract(name: str) -> jax.ShapeDtypeStruct | QuantizedTensor:
+        spec = specs[name]
+        values = jax.ShapeDtypeStruct(spec.shape, spec.dtype)
+        if spec.format is None:
+            return values
+        scales = specs[scales_name(name)]
+        return QuantizedTensor(
+            values, jax.ShapeDtypeStruct(scales.shape, scales.dtype), spec.format
+        )
+
+    return jax.tree.map(abstract, names_tree(config, stacked=False))
 
 
 class QuantizedSource:
@@ -41,22 +84,13 @@ class QuantizedSource:
         refuse_quantized(source, "quantising that again would lose more than it says")
         self._source, self.format, self.path = source, source.format, source.path
         self.config, self.assets = source.config, source.assets
-        self.tensors: dict[str, TensorSpec] = {}
-        self._contracted = {}
-        self._layers: dict[str, int] = {}
-        for tensor in layer_tensors(self.config):
-            name, contracted = tensor.name, tensor.row.contracted
-            weight_format = recipe.format_of(name, self.config.num_layers)
-            if weight_format is None:
-                stored = source.tensors[name]
-                self.tensors[name] = TensorSpec(tensor.shape, dtype or stored.dtype)
-                continue
-            value_dtype = np.dtype(VALUE_DTYPES[weight_format])
-            self.tensors[name] = TensorSpec(tensor.shape, value_dtype, weight_format)
-            shape = scales_shape(tensor.shape, weight_format, contracted)
-            self.tensors[scales_name(name)] = TensorSpec(shape, np.dtype(np.float32))
-            self._contracted[name] = contracted
-            self._layers[name] = tensor.layer
+        dtypes = {name: dtype or spec.dtype for name, spec in source.tensors.items()}
+        self.tensors = quantized_specs(self.config, recipe, dtypes)
+        self._weights = {
+            tensor.name: tensor
+            for tensor in layer_tensors(self.config)
+            if self.tensors[tensor.name].format is not None
+        }
         self._held: dict[str, QuantizedTensor] = {}
         self._calibration = None
         if calibration_tokens is not None:
@@ -65,7 +99,7 @@ class QuantizedSource:
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """The tensor `name`, values or scales of a quantised weight included, or a part of it."""
         weight = name.removesuffix(scales_name(""))
-        if weight not in self._contracted:
+        if weight not in self._weights:
             return cast_tensor(self._source.read(name, index), self.tensors[name].dtype, name)
         quantized = self._quantized(weight)
         return (quantized.values if name == weight else quantized.scales)[index]
@@ -77,12 +111,12 @@ class QuantizedSource:
                     name: quantize_weight(
                         self._source.read(name),
                         self.tensors[name].format,
-                        contracted=self._contracted[name],
+                        contracted=self._weights[name].row.contracted,
                         name=name,
                     )
                 }
             else:
-                self._held = self._calibration.quantize_block(self._layers[name])
+                self._held = self._calibration.quantize_block(self._weights[name].layer)
         return self._held[name]
 
 
