@@ -3,7 +3,8 @@
 The step is the loop's own: loss, gradients, clipping, AdamW, remat policy, mesh of the devices at
 hand. On a CPU transformers with torch's AdamW does the same steps in the same run, with the same
 weights and batch, each side in its better way for a dtype, one after the other. The losses of both
-are kept, which shows that they did the same work.
+are kept, which shows that they did the same work. `--baseline` measures our own step once more with
+plain attention and unquantised products: what the fast paths bring, on this machine.
 """
 
 import json
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from llama_jax.errors import InputError
-from train.benchmark_comparison import compare
+from train.benchmark_comparison import BASELINE, compare
 from train.benchmark_table import print_table
-from train.benchmark_workload import override, packed_batch, run_of
+from train.benchmark_workload import baseline_of, override, packed_batch, run_of
 from train.config import RunConfig
 from train.measure_training import measure_training, random_batch
+from train.run_checks import check_kernels
 
 # What a machine without the command's libraries can call.
 __all__ = ["bench_train", "measure_training", "random_batch"]
@@ -39,6 +41,10 @@ def bench_train(
     param_dtype: Dtype | None = None,
     moment_dtype: Dtype | None = None,
     remat: str | None = None,
+    attention: tuple[str, ...] | None = None,
+    matmul: str | None = None,
+    matmul_implementation: str | None = None,
+    baseline: bool = False,
     steps: int = 5,
     peer: bool = True,
     output: Path | None = None,
@@ -47,6 +53,7 @@ def bench_train(
     """Measures training steps on this machine's devices, and on a CPU those of transformers.
 
     Example: llama-jax bench train smollm2 --rows 4 --row-length 512 --output result.json
+      llama-jax bench train 8b --row-length 8192 --rows 1 --matmul fp8_tensorwise --baseline
 
     Args:
       model: tiny, smollm2, 1b, 3b, 8b or 70b, with random weights; a checkpoint; or the name of a
@@ -60,6 +67,10 @@ def bench_train(
       param_dtype: of the weights.
       moment_dtype: of the first moment.
       remat: what the backward pass keeps: none, products, projections, attention or full.
+      attention: auto, or implementations in order of preference (as of a run).
+      matmul: bfloat16, fp8_tensorwise, fp8_rowwise, fp8_rowwise_bf16_wgrad or int8.
+      matmul_implementation: what multiplies 8-bit numbers: auto, xla, cublas, mosaic_gpu, emulate.
+      baseline: measure the same step with attention reference and matmul bfloat16 too.
       steps: how many are counted.
       peer: measure transformers too, where the devices are CPUs.
       output: JSON file for all numbers.
@@ -79,7 +90,16 @@ def bench_train(
     if remat is not None and remat not in REMAT_POLICIES:
         raise InputError(f"--remat {remat}: give one of {', '.join(REMAT_POLICIES)}")
     run, checkpoint = run_of(model)
-    run = override(run, param_dtype=param_dtype, moment_dtype=moment_dtype, remat=remat)
+    run = override(
+        run,
+        param_dtype=param_dtype,
+        moment_dtype=moment_dtype,
+        remat=remat,
+        attention=attention,
+        matmul=matmul,
+        matmul_implementation=matmul_implementation,
+    )
+    check_kernels(run)
     shape = _shape(run, rows=rows, row_length=row_length, micro_batches=micro_batches)
     batch = (
         random_batch(run.model.vocab_size, **shape) if data is None else packed_batch(data, **shape)
@@ -88,18 +108,23 @@ def bench_train(
     if not dtypes:
         dtypes = (run.compute_dtype,) if run.stages or not on_cpu else ("float32", "bfloat16")
     peer = peer and _peer_is_possible(run, on_cpu, quiet)
+    sides = {"llama-jax": run} | ({BASELINE: baseline_of(run)} if baseline else {})
     measured = compare(
-        run, checkpoint, batch, dtypes=dtypes, num_steps=steps, peer=peer, quiet=quiet
+        sides, checkpoint, batch, dtypes=dtypes, num_steps=steps, peer=peer, quiet=quiet
     )
     packages = _PACKAGES + (_PEER_PACKAGES if peer else ())
     result = {
-        "command": _command(model, run, shape, data=data, dtypes=dtypes, steps=steps, peer=peer),
+        "command": _command(model, run, shape, data=data, dtypes=dtypes, steps=steps, peer=peer)
+        + " --baseline" * baseline,
         "model": Path(model).name,
         **shape,
         "data": "random tokens, one document a row" if data is None else data.name,
         "param_dtype": run.param_dtype,
         "moment_dtype": run.optimizer.moment_dtype,
         "remat": run.remat,
+        "attention": list(run.attention),
+        "matmul": run.matmul,
+        "matmul_implementation": run.matmul_implementation,
         "machine": describe_machine(packages),
         **measured,
     }
@@ -163,6 +188,9 @@ def _command(
         "param-dtype": run.param_dtype,
         "moment-dtype": run.optimizer.moment_dtype,
         "remat": run.remat,
+        "attention": " ".join(run.attention),
+        "matmul": run.matmul,
+        "matmul-implementation": run.matmul_implementation,
         "dtypes": " ".join(dtypes),
         "steps": str(steps),
     }

@@ -1,5 +1,6 @@
 """Our side of `llama-jax bench train` beside its peer, and both beside the machine's peak."""
 
+import contextlib
 import dataclasses
 import sys
 import tempfile
@@ -13,11 +14,15 @@ from llama_jax.config import ModelConfig
 from llama_jax.costs import forward_flops_per_token
 from train.benchmark_peer import measure_peer
 from train.config import RunConfig
+from train.kernel_log import kernels_told
 from train.measure_training import measure_training
+
+# The side of our own step without its fast paths.
+BASELINE = "llama-jax, plain"
 
 
 def compare(
-    run: RunConfig,
+    sides: dict[str, RunConfig],
     checkpoint: Path | None,
     batch: dict[str, np.ndarray],
     *,
@@ -26,7 +31,12 @@ def compare(
     peer: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Rows of all sides and dtypes, the peaks they are held against, and the ratio of bests."""
+    """Rows of all sides and dtypes, the peaks they are held against, and the ratios.
+
+    Args:
+      sides: `llama-jax` and, where it is asked for, `BASELINE`: ways to make the same step.
+    """
+    run = sides["llama-jax"]
     rows: list[dict[str, Any]] = []
 
     def add(row: dict[str, Any]) -> None:
@@ -43,9 +53,11 @@ def compare(
 
             save_checkpoint(weights, run.model, params, format="hf")
         for dtype in dtypes:
-            ours = dataclasses.replace(run, compute_dtype=dtype)
-            measured = measure_training(ours, batch, num_steps=num_steps, params=params)
-            add({"side": "llama-jax", "dtype": dtype, **measured})
+            for side, way in sides.items():
+                ours = dataclasses.replace(way, compute_dtype=dtype)
+                with contextlib.nullcontext() if quiet else kernels_told(_tell):
+                    measured = measure_training(ours, batch, num_steps=num_steps, params=params)
+                add({"side": side, "dtype": dtype, **measured})
             # With bfloat16 products, the peer's weights may be of either dtype.
             for weight_dtype in dict.fromkeys((run.param_dtype, dtype)) if peer else ():
                 measured = measure_peer(
@@ -57,7 +69,17 @@ def compare(
                     num_steps=num_steps,
                 )
                 add({"dtype": dtype, **measured})
-    return _with_peaks(run.model, batch["tokens"].shape[-1], rows, peer=peer)
+    result = _with_peaks(run.model, batch["tokens"].shape[-1], rows, peer=peer)
+    if BASELINE in sides:
+        result["ratio_to_plain"] = {
+            dtype: _best(rows, dtype, "llama-jax") / _best(rows, dtype, BASELINE)
+            for dtype in dict.fromkeys(dtypes)
+        }
+    return result
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _params(run: RunConfig, checkpoint: Path | None, *, always: bool):
@@ -97,15 +119,17 @@ def _with_peaks(
                 row[name] = flops / peaks[row["dtype"]]
     if peer:
         result["ratio_of_bests"] = {
-            dtype: _best(rows, dtype, ours=True) / _best(rows, dtype, ours=False)
+            dtype: _best(rows, dtype, "llama-jax") / _best(rows, dtype, *_peers(rows))
             for dtype in dict.fromkeys(row["dtype"] for row in rows)
         }
     return result
 
 
-def _best(rows: list[dict[str, Any]], dtype: str, *, ours: bool) -> float:
+def _best(rows: list[dict[str, Any]], dtype: str, *sides: str) -> float:
     return max(
-        row["tokens_per_second"]
-        for row in rows
-        if row["dtype"] == dtype and (row["side"] == "llama-jax") is ours
+        row["tokens_per_second"] for row in rows if row["dtype"] == dtype and row["side"] in sides
     )
+
+
+def _peers(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["side"] for row in rows} - {"llama-jax", BASELINE}

@@ -35,3 +35,7 @@ def print_table(result: dict[str, Any]) -> None:
         console.print(f"{dtype}: peak {peak / 1e12:,.4g} TFLOP/s", highlight=False)
     for dtype, ratio in result.get("ratio_of_bests", {}).items():
         console.print(f"{dtype}: {ratio:.2f} times the better peer", highlight=False)
+    for dtype, ratio in result.get("ratio_to_plain", {}).items():
+        console.print(
+            f"{dtype}: {ratio:.2f} times plain attention and {dtype} products", highlight=False
+        )

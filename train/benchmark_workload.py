@@ -74,7 +74,15 @@ def bare_run(model: ModelConfig) -> RunConfig:
     return RunConfig(output="", model=model, tokenizer="", stages=(), checkpoint=checkpoint)
 
 
-def override(run: RunConfig, **fields: str | None) -> RunConfig:
+def baseline_of(run: RunConfig) -> RunConfig:
+    """`run` with attention that writes all its scores to memory and products that are not
+    quantised: the step without the kernels of this project."""
+    return dataclasses.replace(
+        run, attention=("reference",), matmul="bfloat16", matmul_implementation="auto"
+    )
+
+
+def override(run: RunConfig, **fields: str | tuple[str, ...] | None) -> RunConfig:
     """`run` with those fields that are not None; `moment_dtype` is the optimiser's."""
     given = {name: value for name, value in fields.items() if value is not None}
     if (moment_dtype := given.pop("moment_dtype", None)) is not None:

@@ -39,6 +39,18 @@ def check_run(run: RunConfig, num_devices: int) -> MeshShape:
     return mesh
 
 
+def check_kernels(run: RunConfig) -> None:
+    """Raises `InputError` for names of attention and of products that no device could follow."""
+    check_attention_names(run.attention)
+    check_matmul(run.matmul, run.matmul_implementation)
+    _require(
+        run.matmul == UNQUANTIZED or run.model.num_layers > 2,
+        "matmul",
+        f"{run.matmul} would quantise nothing: of {run.model.num_layers} layers the first and the "
+        "last are left as they are",
+    )
+
+
 def _check_mesh(run: RunConfig, mesh: MeshShape) -> None:
     model = run.model
     for axis in ("stage", "context"):
@@ -52,14 +64,7 @@ def _check_mesh(run: RunConfig, mesh: MeshShape) -> None:
 def _check_names(run: RunConfig) -> None:
     remat = ", ".join(REMAT_POLICIES)
     _require(run.remat in REMAT_POLICIES, "remat", f"must be one of {remat}, not {run.remat!r}")
-    check_matmul(run.matmul, run.matmul_implementation)
-    _require(
-        run.matmul == UNQUANTIZED or run.model.num_layers > 2,
-        "matmul",
-        f"{run.matmul} would quantise nothing: of {run.model.num_layers} layers the first and the "
-        "last are left as they are",
-    )
-    check_attention_names(run.attention)
+    check_kernels(run)
     fields = {
         "compute_dtype": run.compute_dtype,
         "param_dtype": run.param_dtype,

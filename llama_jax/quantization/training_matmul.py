@@ -32,7 +32,6 @@ MATMUL_IMPLEMENTATIONS = (AUTO, *IMPLEMENTATIONS)
 _log = logging.getLogger(__name__)
 
 
-@functools.cache
 def training_matmul(
     name: str,
     *,
@@ -41,7 +40,7 @@ def training_matmul(
     num_devices: int = 1,
     implementation: str = AUTO,
 ) -> Callable[..., jax.Array]:
-    """A matmul operator with gradients; the same arguments give the same object.
+    """A matmul operator with gradients, the same object for the same arguments; the log says which.
 
     Args:
       name: one of `MATMULS`; `bfloat16` multiplies unquantised, in the dtype of activations.
@@ -55,6 +54,7 @@ def training_matmul(
     """
     check_matmul(name, implementation)
     if name == UNQUANTIZED:
+        _log.info("matmul %s (unquantised, in the dtype of activations) on %s", name, device_kind)
         return reference.matmul
     recipe = RECIPES[name]
     chosen = implementation
@@ -66,7 +66,12 @@ def training_matmul(
     if chosen == "emulate":
         note = ": rounded as 8-bit numbers, multiplied in bfloat16, and nothing is gained in speed"
     _log.info("matmul %s by %s on %s%s", name, chosen, device_kind, note)
-    return quantized_matmul(recipe, IMPLEMENTATIONS[chosen])
+    return _operator(name, chosen)
+
+
+@functools.cache
+def _operator(name: str, implementation: str) -> Callable[..., jax.Array]:
+    return quantized_matmul(RECIPES[name], IMPLEMENTATIONS[implementation])
 
 
 def check_matmul(name: str, implementation: str) -> None:

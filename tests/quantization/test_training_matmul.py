@@ -5,7 +5,7 @@ import pytest
 from llama_jax.errors import InputError
 from llama_jax.kernels.matmul import reference
 from llama_jax.quantization import training_matmul as module
-from llama_jax.quantization.training_matmul import RECIPES, training_matmul
+from llama_jax.quantization.training_matmul import training_matmul
 
 H100, V5P, TPU7X = "NVIDIA H100 80GB HBM3", "TPU v5p", "TPU7x"
 
@@ -26,11 +26,16 @@ H100, V5P, TPU7X = "NVIDIA H100 80GB HBM3", "TPU v5p", "TPU7x"
     ],
 )
 def test_what_runs_where(name, platform, kind, chosen, monkeypatch):
-    monkeypatch.setattr(module, "quantized_matmul", lambda recipe, product: (recipe, product))
-    training_matmul.cache_clear()
+    monkeypatch.setattr(module, "_operator", lambda *arguments: arguments)
     got = training_matmul(name, platform=platform, device_kind=kind)
-    training_matmul.cache_clear()
-    assert got == (RECIPES[name], module.IMPLEMENTATIONS[chosen])
+    assert got == (name, chosen)
+
+
+def test_the_same_choice_is_the_same_object_which_jitted_functions_know_again():
+    first, second = (
+        training_matmul(name, platform="gpu", device_kind=H100) for name in ("int8", "int8")
+    )
+    assert first is second
 
 
 def test_unquantised_is_the_reference_anywhere():

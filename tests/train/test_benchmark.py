@@ -1,5 +1,6 @@
 """The benchmark on a tiny model: both sides do the same work, and the report adds up."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from llama_jax.errors import InputError
 from llama_jax.model import init_params
 from train.benchmark import bench_train
 from train.benchmark_peer import measure_peer
-from train.benchmark_workload import bare_run, override, run_of
+from train.benchmark_workload import SIZES, bare_run, override, run_of
 from train.measure_training import batch_of, measure_training
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -77,6 +78,29 @@ def test_the_report_adds_up(tmp_path, quick, capsys):
     assert "times the better peer" in capsys.readouterr().out
 
 
+def test_a_baseline_is_the_same_step_without_what_is_fast(tmp_path, quick, capsys, monkeypatch):
+    deeper = dataclasses.replace(TINY, num_layers=3)
+    monkeypatch.setitem(SIZES, "tiny", deeper)
+    output = tmp_path / "result.json"
+    bench_train(
+        "tiny", rows=8, row_length=16, steps=2, dtypes=("bfloat16",), output=output, peer=False,
+        matmul="fp8_tensorwise", attention=("chunked",), baseline=True,
+    )  # fmt: skip
+    result = json.loads(output.read_text())
+    fast, plain = result["rows"]
+    assert (fast["side"], plain["side"]) == ("llama-jax", "llama-jax, plain")
+    # The same weights and batch, of which one block in three is rounded to 8 bits.
+    np.testing.assert_allclose(fast["losses"], plain["losses"], rtol=1e-2)
+    assert fast["losses"] != plain["losses"]
+    ratio = fast["tokens_per_second"] / plain["tokens_per_second"]
+    assert result["ratio_to_plain"]["bfloat16"] == pytest.approx(ratio)
+    assert "--attention chunked --matmul fp8_tensorwise" in result["command"]
+    assert result["command"].endswith("--no-peer --baseline")
+    told = capsys.readouterr()
+    assert "matmul fp8_tensorwise by emulate" in told.err and "attention: reference" in told.err
+    assert "times plain attention" in told.out
+
+
 def test_measuring_needs_only_what_a_step_needs():
     """A machine with an accelerator may have JAX, flax and optax, and no more."""
     code = """
@@ -126,6 +150,10 @@ def test_a_model_has_many_names(tmp_path):
         (["--rows", "3"], "3 rows of a micro-batch do not divide over mesh"),
         (["--row-length", "1000000"], "--row-length 1000000: the model takes"),
         (["--remat", "some"], "--remat some: give one of none"),
+        (["--matmul", "fp8"], "matmul: must be one of bfloat16, fp8_tensorwise"),
+        (["--matmul", "int8"], "matmul: int8 would quantise nothing: of 2 layers"),
+        (["--attention", "flash"], "attention: must be auto alone, or of reference, chunked"),
+        (["--attention", "cudnn", "--rows", "8", "--row-length", "16"], "attention cudnn: "),
         (["--data", "/nowhere"], "/nowhere"),
         (["--output", "/nowhere/x.json"], "/nowhere/x.json"),
     ],
