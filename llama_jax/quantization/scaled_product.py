@@ -3,8 +3,9 @@
     xla         an 8-bit product, then the scales: the compiler's matrix units, and on a GPU one
                 more pass over a float32 result
     cublas      scalar scales on the operands, the form in which XLA hands them to cuBLASLt, which
-                then writes the result once and in its own dtype. Elsewhere a bfloat16 product, of
-                the same numbers where scales are powers of two
+                then writes the result once and in its own dtype; where a mesh splits the sum, its
+                parts are rounded to it and then added up. Elsewhere a bfloat16 product, of the same
+                numbers where scales are powers of two
     mosaic_gpu  our Hopper kernel, which multiplies with row scales before it writes; one device
     emulate     a bfloat16 product of the same values, which are exact in it: what a machine without
                 8-bit units computes, and the oracle of the other three
