@@ -1,13 +1,10 @@
 """Blocks rounded to few bits one after another, with a calibration text in view.
 
-The text runs through the network block by block, once as the network is and once as it is
-quantised so far. Each product of a block leaves gram matrices of its inputs
-(`calibrated_int4.py`); its weight is rounded by them, and the text goes on to the next block
-through the rounded weights. So memory holds a block, its gram matrices, and two copies of the
-text's hidden states.
+The text runs through the network block by block. Each product of a block leaves the gram matrix of
+its inputs (`calibrated_int4.py`); its weight is rounded by it, and the text goes on to the next
+block through the rounded weights, whose errors that block then sees. So memory holds a block, its
+gram matrices, and the text's hidden states.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +48,7 @@ class BlockCalibration:
         self._contracted = {t.name: t.row.contracted for t in layer_tensors(source.config)}
         self._names = names_tree(source.config, stacked=False)["blocks"]
         embedding = source.read("embedding")
-        self._original = embedding[tokens].astype(np.float32)
-        self._quantized = self._original.copy()
+        self._hidden = embedding[tokens].astype(np.float32)
         self._done = 0
 
         block_steps = _BlockSteps(source.config, tokens.shape[1])
@@ -65,7 +61,7 @@ class BlockCalibration:
         self._done += 1
         names = self._names[layer]
         params = jax.tree.map(lambda name: jnp.asarray(self._source.read(name), jnp.float32), names)
-        grams, crosses = self._observe_inputs(params)
+        grams = self._grams(params)
         quantized = {}
         for product, place in _INPUTS.items():
             room, part = product.split(".")
@@ -75,24 +71,21 @@ class BlockCalibration:
                 continue
             weight, contracted = self._source.read(name), self._contracted[name]
             if weight_format is WeightFormat.INT4:
-                result = quantize_calibrated(
-                    weight, grams[place], crosses[place], contracted=contracted, name=name
-                )
+                result = quantize_calibrated(weight, grams[place], contracted=contracted, name=name)
             else:
                 result = quantize_weight(weight, weight_format, contracted=contracted, name=name)
             quantized[name] = result
             params[room][part] = jax.tree.map(jnp.asarray, result)
-        for row, hidden in enumerate(self._quantized):
-            self._quantized[row] = self._apply(params, hidden)
+        for row, hidden in enumerate(self._hidden):
+            self._hidden[row] = self._apply(params, hidden)
         return quantized
 
-    def _observe_inputs(self, params: Params) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Sends the text through the original block; the sums of its rows' gram matrices."""
-        total: Any = None
-        for row in range(len(self._original)):
-            after, sums = self._observe(params, self._original[row], self._quantized[row])
-            self._original[row] = after
-            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    def _grams(self, params: Params) -> list[jax.Array]:
+        """Gram matrices of the distinct inputs of the block's products, over all of the text."""
+        total: list[jax.Array] = []
+        for hidden in self._hidden:
+            of_row = self._observe(params, hidden)
+            total = [a + b for a, b in zip(total, of_row, strict=True)] if total else of_row
         return total
 
 
@@ -107,28 +100,18 @@ class _BlockSteps:
     def apply(self, params: Params, row: jax.Array) -> jax.Array:
         return self._run(params, row, PREFILL)
 
-    def observe(self, params: Params, original: jax.Array, quantized: jax.Array):
-        """The block's output for the row `original`, and, for each of the distinct inputs X of its
-        products, `X' X'^T` and `X X'^T`: X with that row, X' with the row `quantized`."""
-        after, inputs = self._inputs(params, original)
-        _, inputs_after_rounding = self._inputs(params, quantized)
-        grams = [x.T @ x for x in inputs_after_rounding]
-        crosses = [x.T @ y for x, y in zip(inputs, inputs_after_rounding, strict=True)]
-        return after, (grams, crosses)
-
-    def _inputs(self, params: Params, row: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        """The block's output, and the distinct inputs of its products `[T, in]`."""
+    def observe(self, params: Params, row: jax.Array) -> list[jax.Array]:
+        """The gram matrices `[in, in]` of the distinct inputs of the block's products."""
         seen: list[jax.Array] = []
 
         def matmul(x, weight, *, contracted=1):
-            if _INPUTS[PRODUCTS[matmul.calls]] == len(seen):
+            if next(places) == len(seen):
                 seen.append(x.reshape(x.shape[1], -1))
-            matmul.calls += 1
             return PREFILL.matmul(x, weight, contracted=contracted)
 
-        matmul.calls = 0
-        operators = Operators(attention=PREFILL.attention, matmul=matmul)
-        return self._run(params, row, operators), seen
+        places = iter(_INPUTS.values())
+        self._run(params, row, Operators(attention=PREFILL.attention, matmul=matmul))
+        return [x.T @ x for x in seen]
 
     def _run(self, params: Params, row: jax.Array, operators: Operators) -> jax.Array:
         block = Block(self._config, operators)

@@ -1,8 +1,8 @@
 """Hugging Face checkpoint folders: `config.json` and safetensors files.
 
 Names and shapes are those of transformers' `LlamaForCausalLM`; the layout differs from ours only by
-splitting the head dimensions, so a tensor is read as a view of its file. The writing side is in
-`huggingface_sink.py`.
+splitting the head dimensions, so a tensor is read as a view of its file. FP8 weights are those of
+`huggingface_fp8.py`. The writing side is in `huggingface_sink.py`.
 """
 
 import re
@@ -12,12 +12,20 @@ import numpy as np
 
 from llama_jax.checkpoints.asset_files import read_assets
 from llama_jax.checkpoints.huggingface_config import config_from_huggingface
+from llama_jax.checkpoints.huggingface_fp8 import (
+    CONFIG_KEY,
+    is_quantized,
+    read_spared,
+    scale_name,
+)
 from llama_jax.checkpoints.huggingface_sink import HuggingFaceSink
-from llama_jax.checkpoints.interface import TensorSpec
+from llama_jax.checkpoints.interface import TensorSpec, scales_name
 from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.checkpoints.safetensors_file import DTYPES, SafetensorsFile
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
+from llama_jax.quantization.quantize import VALUE_DTYPES
+from llama_jax.quantization.quantized_tensor import WeightFormat
 
 __all__ = ["HuggingFaceSink", "HuggingFaceSource"]
 
@@ -42,30 +50,55 @@ class HuggingFaceSource:
         self.path = Path(path)
         config_path = self.path / "config.json"
         fields = read_json(config_path)
-        self.config = config_from_huggingface(fields, file=config_path)
+        spared = read_spared(fields, file=config_path)
+        plain_fields = {key: value for key, value in fields.items() if key != CONFIG_KEY}
+        self.config = config_from_huggingface(plain_fields, file=config_path)
         self.assets = read_assets(self.path, fields)
         self._files = _open_files(self.path)
         self.tensors: dict[str, TensorSpec] = {}
         self._names: dict[str, str] = {}
         for tensor in layer_tensors(self.config):
             name = tensor.foreign_name("huggingface")
-            if name not in self._files:
-                raise InputError(f"{self.path}: tensor {name} is missing; config.json asks for it")
-            stored = self._files[name].tensors[name]
-            if stored.shape != tensor.foreign_shape:
-                raise InputError(
-                    f"{self._files[name].path}: {name} has shape {list(stored.shape)[:8]}, but "
-                    f"config.json makes it {list(tensor.foreign_shape)}"
-                )
-            self.tensors[tensor.name] = TensorSpec(tensor.shape, DTYPES[stored.dtype_name])
+            weight_format = WeightFormat.FP8 if is_quantized(tensor, spared) else None
+            dtype = self._checked(name, tensor.foreign_shape, weight_format)
+            self.tensors[tensor.name] = TensorSpec(tensor.shape, dtype, weight_format)
             self._names[tensor.name] = name
+            if weight_format is not None:
+                name, ours = scale_name(name), scales_name(tensor.name)
+                self._checked(name, (tensor.foreign_shape[0], 1), None)
+                outputs = tensor.shape[: len(tensor.shape) - tensor.row.contracted]
+                self.tensors[ours] = TensorSpec(outputs, np.dtype(np.float32))
+                self._names[ours] = name
         self._refuse_unknown_tensors()
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """The tensor `name` in our layout, or its part `index`: a read-only view of the file."""
-        foreign_name = self._names[name]
+        foreign_name, spec = self._names[name], self.tensors[name]
         stored = self._files[foreign_name].read(foreign_name)
-        return stored.reshape(self.tensors[name].shape)[index]
+        part = stored.reshape(spec.shape)[index]
+        # Scales may be stored in fewer bits than we keep them in.
+        return part if part.dtype == spec.dtype else part.astype(spec.dtype)
+
+    def _checked(
+        self, name: str, shape: tuple[int, ...], weight_format: WeightFormat | None
+    ) -> np.dtype:
+        """The dtype of the stored tensor `name`, which must be of `shape`."""
+        if name not in self._files:
+            raise InputError(f"{self.path}: tensor {name} is missing; config.json asks for it")
+        path, stored = self._files[name].path, self._files[name].tensors[name]
+        if stored.shape != shape:
+            raise InputError(
+                f"{path}: {name} has shape {list(stored.shape)[:8]}, but config.json makes it "
+                f"{list(shape)}"
+            )
+        dtype = DTYPES[stored.dtype_name]
+        if (dtype == VALUE_DTYPES[WeightFormat.FP8]) != (weight_format is not None):
+            expected = "F8_E4M3" if weight_format else "F32, F16 or BF16"
+            raise InputError(
+                f"{path}: {name} is {stored.dtype_name}, but quantization_config in config.json "
+                f"makes it {expected}"
+            )
+        return dtype
 
     def _refuse_unknown_tensors(self) -> None:
         known = set(self._names.values())

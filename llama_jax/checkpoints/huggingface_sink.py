@@ -4,19 +4,21 @@ Every shard is laid out before the first byte: its header is written and its len
 tensor then goes to its place by a plain write. So memory holds no more than the tensor at hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from llama_jax.checkpoints.asset_files import write_assets
 from llama_jax.checkpoints.huggingface_config import config_to_huggingface
-from llama_jax.checkpoints.interface import Assets, TensorSpec
-from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
+from llama_jax.checkpoints.huggingface_fp8 import CONFIG_KEY, quantization_config, scale_name
+from llama_jax.checkpoints.interface import Assets, TensorSpec, scales_name
+from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.checkpoints.planned_tensors import PlannedTensors
 from llama_jax.checkpoints.safetensors_file import SafetensorsLayout, plan_safetensors
 from llama_jax.config import ModelConfig
 from llama_jax.json_file import write_json
+from llama_jax.quantization.quantized_tensor import WeightFormat
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -47,12 +49,15 @@ class HuggingFaceSink:
     ):
         self.path = Path(path)
         self._assets = assets
-        self._planned = PlannedTensors(config, tensors)
-        self._foreign = {tensor.name: tensor for tensor in layer_tensors(config)}
+        self._planned = PlannedTensors(config, tensors, formats=(WeightFormat.FP8,))
+        stored = _stored_tensors(config, tensors)
+        self._foreign_names = {ours: name for ours, (name, _) in stored.items()}
         self._config_fields = config_to_huggingface(config, _common_dtype(tensors)) | {
             key: assets.generation.get(key) for key in _TOKEN_IDS
         }
-        self._layouts = _plan_shards(self._foreign.values(), tensors, shard_bytes)
+        if quantization := quantization_config(config, tensors):
+            self._config_fields[CONFIG_KEY] = quantization
+        self._layouts = _plan_shards(stored.values(), shard_bytes)
         self._file_of = {
             name: file for file, layout in self._layouts.items() for name in layout.starts
         }
@@ -65,7 +70,7 @@ class HuggingFaceSink:
     def write(self, name: str, tensor: np.ndarray) -> None:
         """Stores one whole tensor, in our layout and its planned dtype."""
         self._planned.strike_off(name, tensor)
-        foreign_name = self._foreign[name].foreign_name("huggingface")
+        foreign_name = self._foreign_names[name]
         file = self._file_of[foreign_name]
         with open(self.path / file, "r+b") as shard:
             shard.seek(self._layouts[file].starts[foreign_name])
@@ -83,25 +88,39 @@ class HuggingFaceSink:
 
 
 def _common_dtype(tensors: Mapping[str, TensorSpec]) -> np.dtype:
-    """The dtype that transformers should load into: float32 holds every mixture."""
-    dtypes = {spec.dtype for spec in tensors.values()}
+    """The dtype that transformers should load into, and compute in: float32 holds every mixture of
+    those that are not quantised."""
+    quantized = {name for name, spec in tensors.items() if spec.format is not None}
+    scales = {scales_name(name) for name in quantized}
+    dtypes = {spec.dtype for name, spec in tensors.items() if name not in quantized | scales}
     return dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
 
 
+def _stored_tensors(
+    config: ModelConfig, tensors: Mapping[str, TensorSpec]
+) -> dict[str, tuple[str, TensorSpec]]:
+    """Our name -> name and spec in the files, in the order of the forward pass."""
+    stored = {}
+    for tensor in layer_tensors(config):
+        name, spec = tensor.foreign_name("huggingface"), tensors[tensor.name]
+        stored[tensor.name] = name, TensorSpec(tensor.foreign_shape, spec.dtype)
+        if spec.format is not None:
+            scales = TensorSpec((tensor.foreign_shape[0], 1), np.dtype(np.float32))
+            stored[scales_name(tensor.name)] = scale_name(name), scales
+    return stored
+
+
 def _plan_shards(
-    order, tensors: Mapping[str, TensorSpec], shard_bytes: int
+    tensors: Iterable[tuple[str, TensorSpec]], shard_bytes: int
 ) -> dict[str, SafetensorsLayout]:
-    """File name -> layout, filled in the order of the forward pass."""
+    """File name -> layout, filled in the order of `tensors`."""
     shards: list[dict[str, TensorSpec]] = [{}]
     room = shard_bytes
-    tensor: LayerTensor
-    for tensor in order:
-        spec = tensors[tensor.name]
+    for name, spec in tensors:
         if spec.num_bytes > room and shards[-1]:
             shards.append({})
             room = shard_bytes
-        stored = TensorSpec(tensor.foreign_shape, spec.dtype)
-        shards[-1][tensor.foreign_name("huggingface")] = stored
+        shards[-1][name] = spec
         room -= spec.num_bytes
     if len(shards) == 1:
         return {"model.safetensors": plan_safetensors(shards[0])}

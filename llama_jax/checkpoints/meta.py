@@ -1,13 +1,14 @@
 """Meta's checkpoint folder: `params.json`, `consolidated.NN.pth` (one per model-parallel shard).
 
 Reading is lazy: files are memory-mapped, and a tensor is put together from its shards when asked
-for. Three things that the files do not say are found out at opening:
+for. Four things that the files do not say are found out at opening:
 
 * Whether the head is tied. Meta's network always has an `output.weight`; Llama 3.2 stores the
   embedding there. The two are compared piece by piece. Where they differ that ends at the first
   piece, so only a tied model pays: it reads both matrices once (1.1 GB for 3.2 1B).
 * Whether KV heads are stored more than once, as in the 16-way 405B. If there are as many shards as
   KV heads, the first layer's keys are compared (67 MB for 405B); later, each tensor that is read.
+* Whether feed-forward weights are FP8: there are scales files then (`meta_fp8.py`).
 * Which dimension cuts the embedding: the vocabulary (Llama 3) or the width (Llama 2), by its shape.
 
 The writing side is in `meta_sink.py`.
@@ -19,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.checkpoints.asset_files import read_assets
-from llama_jax.checkpoints.interface import TensorSpec
+from llama_jax.checkpoints.interface import TensorSpec, scales_name
+from llama_jax.checkpoints.meta_fp8 import MetaScales
 from llama_jax.checkpoints.meta_layout import (
     KV_PARAMETERS,
     ShardedTensor,
@@ -28,10 +30,12 @@ from llama_jax.checkpoints.meta_layout import (
 )
 from llama_jax.checkpoints.meta_params import config_from_params
 from llama_jax.checkpoints.meta_sink import MetaSink
-from llama_jax.checkpoints.parameter_names import layer_tensors
+from llama_jax.checkpoints.parameter_names import LayerTensor, layer_tensors
 from llama_jax.checkpoints.pth_reader import read_pth
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
+from llama_jax.quantization.quantize import VALUE_DTYPES
+from llama_jax.quantization.quantized_tensor import WeightFormat
 
 __all__ = ["MetaSink", "MetaSource"]
 
@@ -61,6 +65,9 @@ class MetaSource:
             fields, file=params_path, vocab_rows=self._vocab_rows(), tied_embeddings=False
         )
         self._check_shard_count(stored)
+        self._scales = None
+        if any(self.path.glob("fp8_scales_*.pt")):
+            self._scales = MetaScales(self.path, len(self._paths), stored)
         self._stored = self._checked_tensors(stored)
         self._kv_copies = self._count_kv_copies(stored.num_kv_heads)
         self.config = dataclasses.replace(
@@ -69,10 +76,9 @@ class MetaSource:
             tied_embeddings=self._is_tied(),
         )
         self.assets = read_assets(self.path)
-        self.tensors = {
-            t.name: TensorSpec(t.shape, self._parts(t.name)[0].dtype)
-            for t in layer_tensors(self.config)
-        }
+        self.tensors: dict[str, TensorSpec] = {}
+        for tensor in layer_tensors(self.config):
+            self._add(tensor)
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """See `TensorSource.read`. A view of the file if one shard holds it all and it is not
@@ -80,12 +86,17 @@ class MetaSource:
 
         Raises `InputError` if shards that should hold the same values do not.
         """
+        weight = name.removesuffix(scales_name(""))
+        if self._scales is not None and weight != name:
+            return self._scales.read(weight)[index]
         shape = self.tensors[name].shape
         index = (*index, *(slice(None) for _ in shape[len(index) :]))
         bounds = [part.indices(size) for part, size in zip(index, shape, strict=True)]
         assert all(step == 1 for _, _, step in bounds), index
         index = tuple(slice(start, stop) for start, stop, _ in bounds)
         stored, parts = self._stored[name], self._parts(name)
+        if self.tensors[name].format is not None:
+            return self._scales.values(name, stored, parts, index)
         if stored.axis is None and any(not same_bytes(parts[0], part) for part in parts[1:]):
             raise InputError(f"{self.path}: {name} differs between shards of one model")
         if self._kv_copies > 1 and stored.tensor.row.ours in KV_PARAMETERS:
@@ -93,6 +104,22 @@ class MetaSource:
             copies = stored.read(parts, (heads, *index[1:]))
             return first_of_copies(copies, self._kv_copies, f"{self.path}: {name}")
         return stored.read(parts, index)
+
+    def _add(self, tensor: LayerTensor) -> None:
+        """Puts `tensor` among `tensors`, and its scales if it has any."""
+        name, dtype = tensor.name, self._parts(tensor.name)[0].dtype
+        if self._scales is not None and name in self._scales.names:
+            fp8 = VALUE_DTYPES[WeightFormat.FP8]
+            self.tensors[name] = TensorSpec(tensor.shape, fp8, WeightFormat.FP8)
+            scales = TensorSpec(tensor.shape[:1], np.dtype(np.float32))
+            self.tensors[scales_name(name)] = scales
+        elif dtype.itemsize == 1:
+            raise InputError(
+                f"{self.path}: {name} is {dtype}, and no fp8_scales_*.pt says what its numbers "
+                "stand for; download those as well"
+            )
+        else:
+            self.tensors[name] = TensorSpec(tensor.shape, dtype)
 
     def _parts(self, name: str) -> list[np.ndarray]:
         foreign_name = self._stored[name].tensor.foreign_name("meta")

@@ -19,7 +19,8 @@ from llama_jax.errors import InputError
 
 
 def read_pth(path: Path) -> dict[str, np.ndarray]:
-    """Name -> read-only memory-mapped array (float32, float16 or bfloat16), as the file has them.
+    """Name -> read-only memory-mapped array (float32, float16, bfloat16 or float8_e4m3fn), as the
+    file has them.
 
     Raises `InputError` if the file is not a whole zip of torch.save, or holds anything but a flat
     dict of float tensors.
@@ -98,9 +99,13 @@ def _as_numpy(tensor, name: str, path: Path) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         # NumPy has no bfloat16 of its own, so the bits cross as integers.
         array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    elif tensor.dtype == torch.float8_e4m3fn:
+        array = tensor.view(torch.int8).numpy().view(ml_dtypes.float8_e4m3fn)
     elif tensor.dtype in (torch.float32, torch.float16):
         array = tensor.numpy()
     else:
-        raise InputError(f"{path}: {name} is {tensor.dtype}; need bfloat16, float16 or float32")
+        raise InputError(
+            f"{path}: {name} is {tensor.dtype}; need float32, float16, bfloat16 or float8_e4m3fn"
+        )
     array.flags.writeable = False
     return array

@@ -24,6 +24,7 @@ DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 
@@ -77,7 +78,7 @@ class SafetensorsFile:
         self._bytes = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor in its stored shape and dtype (F32, F16 or BF16): a view of the file."""
+        """The tensor in its stored shape and dtype, one of `DTYPES`: a view of the file."""
         stored = self.tensors[name]
         part = self._bytes[stored.start : stored.start + stored.num_bytes]
         return part.view(DTYPES[stored.dtype_name]).reshape(stored.shape)

@@ -5,12 +5,9 @@ weight can be made up for in those that are still to be rounded. How much follow
 moments of the inputs over some calibration text, the gram matrix `X X^T`. With 135 million weights
 that is most of the way back: see `tests/quantization/test_smollm2_quantized.py`.
 
-Two things are added to the paper's method. Groups have their scales before the first input is
-rounded, by the ladder of `quantize.py` with errors counted by the inputs' sizes, so inputs may be
-rounded in the order of their size, the largest first (`act_order` with static groups, as later
-versions of the authors' code). And the inputs may be those of a network that is quantised up to
-here: the weight aimed at is then the one whose products with them come nearest to the original's
-with the original inputs, `W (X X'^T)(X' X'^T)^-1` (asymmetric calibration, arXiv 2504.02692).
+Groups have their scales before the first input is rounded, by the ladder of `quantize.py` with
+errors counted by the inputs' sizes, so inputs may be rounded in the order of their size, the
+largest first (`act_order` with static groups, as later versions of the authors' code).
 """
 
 import functools
@@ -32,7 +29,6 @@ _BLOCK = 64
 def quantize_calibrated(
     weight: np.ndarray,
     gram: jax.Array,
-    cross: jax.Array,
     *,
     contracted: int = 1,
     name: str = "weight",
@@ -41,16 +37,14 @@ def quantize_calibrated(
 
     Args:
       weight: `[out..., in...]`, any float dtype.
-      gram: float32 `[in, in]`, `X' X'^T` of the inputs that the quantised weight will see.
-      cross: float32 `[in, in]`, `X X'^T` of the inputs of the original network and those; the gram
-        matrix again where the two are the same.
+      gram: float32 `[in, in]`, `X X^T` of the inputs.
       contracted: how many trailing dimensions are inputs.
       name: of the weight, for errors.
 
     Raises `InputError` for a weight or inputs that are not finite.
     """
     rows = jnp.asarray(weight, jnp.float32).reshape(-1, gram.shape[0])
-    values, scales = _round(rows, gram, cross)
+    values, scales = _round(rows, gram)
     if not np.all(np.isfinite(scales)):
         raise InputError(f"{name}: it or its inputs are not finite; the weights are damaged")
     outputs = weight.shape[: weight.ndim - contracted]
@@ -62,14 +56,12 @@ def quantize_calibrated(
 
 
 @jax.jit
-def _round(rows, gram, cross) -> tuple[jax.Array, jax.Array]:
+def _round(rows, gram) -> tuple[jax.Array, jax.Array]:
     num_inputs = len(gram)
     size = jnp.diag(gram)
     # An input that is always zero: whatever its weight, nothing changes.
     damping = jnp.where(size == 0, 1.0, 0.0) + _DAMPING * jnp.mean(size)
-    gram, cross = gram + jnp.diag(damping), cross + jnp.diag(damping)
-    rows = jax.scipy.linalg.solve(gram, (rows @ cross).T, assume_a="pos").T
-
+    gram = gram + jnp.diag(damping)
     importance = jnp.diag(gram)
     padding = -num_inputs % INT4_GROUP
     by_group = jnp.pad(importance, (0, padding)).reshape(1, -1, INT4_GROUP)

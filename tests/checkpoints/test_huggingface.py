@@ -267,7 +267,7 @@ NORM = "model.norm.weight"
         ({"shape": [1] * 9}, "too many"),
         ({"shape": None}, "counts"),
         ({"dtype": "F64"}, "F64"),
-        ({"dtype": "F8_E4M3"}, "F8_E4M3.*convert"),
+        ({"dtype": "F8_E5M2"}, "F8_E5M2.*convert"),
         ({"dtype": ["F32"]}, "dtype"),
         ({"data_offsets": [0, 256]}, "overlaps"),
         ({"data_offsets": [2**60, 2**60 + 256]}, "gap"),

@@ -148,7 +148,7 @@ def test_other_zip(folder):
         ),
         (
             lambda state: state.update({"norm.weight": torch.ones(64, dtype=torch.int8)}),
-            "norm.weight is torch.int8; need bfloat16",
+            "norm.weight is torch.int8; need float32",
         ),
         (
             lambda state: state.update({"norm.weight": torch.ones(64).bfloat16()}),
