@@ -44,7 +44,7 @@ def backward(
     Args:
       query: `[B, K, G, T, H]`, T whole blocks; `gradient`, of the output, is like it.
       key, value: `[B, K, S, H]`, S whole blocks, as many as have their gradients in VMEM at once.
-      start, end: int32 `[B, blocks, 1, rows]`.
+      start, end: int32 `[B, blocks, 1, queries]`.
       lse, row_sum: float32 `[B, K, blocks, 1, rows]`.
     """
     B, K, G, _, H = query.shape
@@ -67,7 +67,7 @@ def backward(
 
     query_spec = pl.BlockSpec((None, None, G, blocks.queries, H), query_index)
     key_spec = pl.BlockSpec((None, None, blocks.keys, H), key_index)
-    interval_spec = pl.BlockSpec((None, None, 1, blocks.rows), interval_index)
+    interval_spec = pl.BlockSpec((None, None, 1, blocks.queries), interval_index)
     row_spec = pl.BlockSpec((None, None, None, 1, blocks.rows), row_index)
     all_keys_spec = pl.BlockSpec((None, None, S, H), all_keys_index)
     return call(
@@ -81,7 +81,7 @@ def backward(
         gradient,
         lse,
         row_sum,
-        grid=(B, K, blocks.num_query_blocks, blocks.num_key_blocks),
+        grid=(B, K, blocks.num_query_blocks, met.most),
         parallel=2,
         in_specs=[
             query_spec,
@@ -138,7 +138,7 @@ def _kernel(
     touched = block < last[at]
     full = (block >= full_first[at]) & (block < full_last[at])
     H = query.shape[-1]
-    last_step = j == blocks.num_key_blocks - 1
+    last_step = j == pl.num_programs(3) - 1
 
     @pl.when((i == 0) & (j == 0))
     def begin_head():
@@ -158,7 +158,9 @@ def _kernel(
         scores = contract(key[keys, :], queries, 1, 1)
         exponents = scores * (scale * LOG2_E) - lse[...] * LOG2_E
         if masked:
-            seen = visible(start[...], end[...], first_key, scores.shape, 0)
+            # The heads of a group see the same.
+            bounds = (jnp.tile(x[...], (1, blocks.group)) for x in (start, end))
+            seen = visible(*bounds, first_key, scores.shape, 0)
             exponents = jnp.where(seen, exponents, MASKED)
         weights = jnp.exp2(exponents)
         value_total[totals, :] += contract(weights.astype(gradients.dtype), gradients, 1, 0)

@@ -109,6 +109,11 @@ class Ranges(NamedTuple):
     full_first: jax.Array
     full_last: jax.Array
 
+    @property
+    def most(self) -> jax.Array:
+        """Turns that the busiest block of queries takes, at least one: they begin and end a row."""
+        return jnp.maximum(jnp.max(self.last - self.first), 1)
+
 
 def ranges(mask: IntervalMask, blocks: Blocks) -> Ranges:
     """Ranges of a mask `[B, T]` whose T is whole blocks. What lies beyond the keys is left out."""
@@ -143,10 +148,9 @@ def from_rows(x: jax.Array, blocks: Blocks) -> jax.Array:
     return jnp.moveaxis(x, 3, 2).reshape(B, K, blocks.group, -1)
 
 
-def interval_rows(x: jax.Array, blocks: Blocks) -> jax.Array:
-    """`[B, T]`, T whole blocks, as one vector for each block: `[B, blocks, 1, rows]`."""
-    x = x.reshape(x.shape[0], blocks.num_query_blocks, 1, blocks.queries)
-    return jnp.tile(x, (1, 1, 1, blocks.group))
+def intervals_of(x: jax.Array, blocks: Blocks) -> jax.Array:
+    """`[B, T]`, T whole blocks, as one vector for each block: `[B, blocks, 1, queries]`."""
+    return x.reshape(x.shape[0], blocks.num_query_blocks, 1, blocks.queries)
 
 
 def _up_to(length: int, multiple: int) -> int:

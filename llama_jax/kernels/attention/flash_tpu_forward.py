@@ -44,7 +44,7 @@ def forward(
     Args:
       query: `[B, K, G, T, H]`, T whole blocks.
       key, value: `[B, K, S, H]`, S whole blocks.
-      start, end: int32 `[B, blocks, 1, rows]`.
+      start, end: int32 `[B, blocks, 1, queries]`.
     """
     B, K, G, _, H = query.shape
     rows = blocks.rows
@@ -63,7 +63,7 @@ def forward(
 
     query_spec = pl.BlockSpec((None, None, G, blocks.queries, H), query_index)
     key_spec = pl.BlockSpec((None, None, blocks.keys, H), key_index)
-    interval_spec = pl.BlockSpec((None, None, 1, rows), interval_index)
+    interval_spec = pl.BlockSpec((None, None, 1, blocks.queries), interval_index)
     return call(
         functools.partial(_kernel, blocks=blocks, scale=scale),
         (met.first, met.last, met.full_first, met.full_last),
@@ -72,7 +72,7 @@ def forward(
         value,
         start,
         end,
-        grid=(B, K, blocks.num_query_blocks, blocks.num_key_blocks),
+        grid=(B, K, blocks.num_query_blocks, met.most),
         parallel=3,
         in_specs=[query_spec, key_spec, key_spec, interval_spec, interval_spec],
         out_specs=[query_spec, pl.BlockSpec((None, None, None, 1, rows), row_index)],
@@ -84,8 +84,8 @@ def forward(
             pltpu.VMEM((rows, LANES), jnp.float32),
             pltpu.VMEM((rows, LANES), jnp.float32),
             pltpu.VMEM((rows, H), jnp.float32),
-            pltpu.VMEM((rows, LANES), jnp.int32),
-            pltpu.VMEM((rows, LANES), jnp.int32),
+            pltpu.VMEM((blocks.queries, LANES), jnp.int32),
+            pltpu.VMEM((blocks.queries, LANES), jnp.int32),
         ],
         name="flash_tpu_forward",
         interpret=interpret,
@@ -139,10 +139,12 @@ def _kernel(
                 across(start_column[...], compute_keys),
                 across(end_column[...], compute_keys),
                 block * blocks.keys + part * compute_keys,
-                scores.shape,
+                (blocks.queries, compute_keys),
                 1,
             )
-            scores = jnp.where(seen, scores, MASKED)
+            # The heads of a group see the same.
+            by_head = scores.reshape(blocks.group, *seen.shape)
+            scores = jnp.where(seen[None], by_head, MASKED).reshape(scores.shape)
         before = largest[...]
         now = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
         weights = jnp.exp2(scores - across(now, compute_keys))
@@ -162,7 +164,7 @@ def _kernel(
     pl.when(touched & full)(functools.partial(add_block, masked=False))
     pl.when(touched & jnp.logical_not(full))(functools.partial(add_block, masked=True))
 
-    @pl.when(j == blocks.num_key_blocks - 1)
+    @pl.when(j == pl.num_programs(3) - 1)
     def finish():
         whole = jnp.broadcast_to(jnp.sum(total[...], axis=1, keepdims=True), total.shape)
         empty = whole == 0.0

@@ -65,7 +65,7 @@ def call(
     kernel,
     scalars,
     *arguments: jax.Array,
-    grid: tuple[int, ...],
+    grid: tuple[int | jax.Array, ...],
     parallel: int,
     in_specs,
     out_specs,
@@ -74,7 +74,10 @@ def call(
     name: str,
     interpret: bool,
 ):
-    """`pl.pallas_call` over a grid whose first `parallel` dims may be shared among cores."""
+    """`pl.pallas_call` over a grid whose first `parallel` dims may be shared among cores.
+
+    A dim of the grid may be a number that is known when it runs.
+    """
     dims = ("parallel",) * parallel + ("arbitrary",) * (len(grid) - parallel)
     return pl.pallas_call(
         kernel,

@@ -19,9 +19,10 @@ from llama_jax.kernels.attention.case import AttentionCase
 from llama_jax.kernels.attention.mask import IntervalMask, MaskForm
 from llama_jax.kernels.attention.saved import ATTENTION
 
-# Blocks of 2048 need `--xla_tpu_scoped_vmem_limit_kib=98304`, which nothing here can set, and cost
-# no fewer cycles a score than these.
+# Larger ones need `--xla_tpu_scoped_vmem_limit_kib=98304` when libtpu starts.
 BLOCKS = (1024, 512)
+# Keys computed at once.
+COMPUTE_KEYS = 512
 LANES = 128
 # The backward kernel that shares its products keeps one gradient of all queries for each block of
 # keys: 8 of them here, 128 at 128K. Longer rows take two kernels, and 7 products instead of 5.
@@ -64,7 +65,8 @@ def attention(
 
     Args:
       interpret: computes what the kernels would, in plain XLA, on any platform.
-      block: queries, and keys, at once; a multiple of 128. None: `choose_block`.
+      block: queries, and keys, at once; a multiple of 128, and of 512 beyond that. None:
+        `choose_block`.
     """
     assert not return_lse and mask.form is not MaskForm.INTERVALS  # see `refusal`
     T = query.shape[2]
@@ -103,10 +105,10 @@ def _kernel(num_heads: int, length: int, block: int, interpret: bool):
     sizes = splash_attention.BlockSizes(
         block_q=block,
         block_kv=block,
-        block_kv_compute=block,
+        block_kv_compute=min(block, COMPUTE_KEYS),
         block_q_dkv=block,
         block_kv_dkv=block,
-        block_kv_dkv_compute=block,
+        block_kv_dkv_compute=min(block, COMPUTE_KEYS),
         block_q_dq=None if fused else block,
         block_kv_dq=None if fused else block,
         use_fused_bwd_kernel=fused,
