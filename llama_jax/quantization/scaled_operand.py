@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from llama_jax.quantization.number_formats import quantize_rows, quantize_tensor
+from llama_jax.kernels.matmul.quantize_rows_gpu import quantize_rows_gpu, takes_rows_of
+from llama_jax.quantization.number_formats import E4M3, quantize_rows, quantize_tensor
 
 
 class ScaledOperand(NamedTuple):
@@ -29,10 +30,23 @@ class ScaledOperand(NamedTuple):
 
 
 def scale_rows(
-    x: jax.Array, contracted: tuple[int, ...], dtype: jnp.dtype, *, power_of_two: bool
+    x: jax.Array, contracted: tuple[int, ...], dtype: jnp.dtype, *, power_of_two: bool, fused: bool
 ) -> ScaledOperand:
-    """`x` with a scale for each of the rows that the product will sum over."""
-    values, scale = quantize_rows(x, dtype, axes=contracted, power_of_two=power_of_two)
+    """`x` with a scale for each of the rows that the product will sum over.
+
+    Args:
+      fused: one pass of our Hopper kernel, for rows along the last dimension that it takes.
+    """
+    in_one_pass = (
+        fused
+        and contracted == (x.ndim - 1,)
+        and dtype == E4M3
+        and takes_rows_of(x.shape[-1], x.dtype)
+    )
+    if in_one_pass:
+        values, scale = quantize_rows_gpu(x, power_of_two=power_of_two)
+    else:
+        values, scale = quantize_rows(x, dtype, axes=contracted, power_of_two=power_of_two)
     return ScaledOperand(values, scale, contracted)
 
 

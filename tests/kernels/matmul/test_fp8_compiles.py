@@ -12,6 +12,7 @@ from llama_jax.kernels.compiler_report import compile_for_gpu, compile_for_tpu
 from llama_jax.kernels.matmul.fp8_gemm_gpu import FAST, PROMOTED, fp8_gemm
 from llama_jax.quantization.fp8_training import quantized_matmul
 from llama_jax.quantization.scaled_product import IMPLEMENTATIONS
+from llama_jax.quantization.training_matmul import training_matmul
 from llama_jax.quantization.training_recipes import RECIPES
 
 # Shapes of x, of a weight, and of the gradient of the result: a query projection.
@@ -94,6 +95,25 @@ def test_scales_a_row_leave_the_library_its_eight_bits(recipe, calls):
     needs_gpu_compiler()
     hlo = compile_for_gpu(*layer(recipe, "xla"), options=NO_TRITON).hlo
     assert products(hlo) == calls
+
+
+def test_rows_of_our_kernel_are_quantised_in_one_pass_where_nothing_else_is_wanted_of_them():
+    needs_gpu_compiler()
+    matmul = training_matmul(
+        "fp8_rowwise_bf16_wgrad",
+        platform="gpu",
+        device_kind="NVIDIA H100 80GB HBM3",
+        implementation="mosaic_gpu",
+    )
+
+    def forward(x, weight):
+        return matmul(x, weight)
+
+    arguments = shape(X, jnp.bfloat16), shape(WEIGHT, jnp.float32)
+    hlo = compile_for_gpu(forward, *arguments, options=NO_TRITON).hlo
+    # Two operands and their product; XLA adds nothing.
+    assert len(re.findall(r'custom_call_target="mosaic_gpu', hlo)) == 3
+    assert " fusion(" not in hlo
 
 
 def test_our_kernel_stands_in_for_all_three_products():
