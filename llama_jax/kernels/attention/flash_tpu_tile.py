@@ -1,4 +1,4 @@
-"""Pieces that the three kernels of `flash_tpu.py` share: products, columns, grids."""
+"""Pieces that both kernels of `flash_tpu.py` share: products, columns, grids."""
 
 import math
 
@@ -20,7 +20,9 @@ def contract(left: jax.Array, right: jax.Array, left_dim: int, right_dim: int) -
 
     float32 operands are multiplied as such: by default the unit would round them to bfloat16.
     """
-    precision = jax.lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
+    exact = left.dtype == jnp.float32
+    # Not None, which is whatever `jax_default_matmul_precision` says: bfloat16 has only one.
+    precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
     dims = (((left_dim,), (right_dim,)), ((), ()))
     return jax.lax.dot_general(
         left, right, dims, precision=precision, preferred_element_type=jnp.float32
