@@ -10,7 +10,12 @@ import tyro
 
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface_repo import resolve_source
-from llama_jax.checkpoints.interface import Assets, TensorSource
+from llama_jax.checkpoints.interface import (
+    Assets,
+    TensorSource,
+    quantized_names,
+    scales_name,
+)
 from llama_jax.errors import InputError
 
 
@@ -44,7 +49,12 @@ def inspect_command(
 def describe(source: TensorSource, path: Path) -> dict[str, Any]:
     """JSON-ready facts about an opened checkpoint."""
     assets, tokenizer = _describe_text_side(source)
-    sizes = [int(np.prod(spec.shape, dtype=np.int64)) for spec in source.tensors.values()]
+    scales = {scales_name(name) for name in quantized_names(source.tensors)}
+    sizes = [
+        int(np.prod(spec.shape, dtype=np.int64))
+        for name, spec in source.tensors.items()
+        if name not in scales
+    ]
     return {
         "path": str(path),
         "format": source.format,
@@ -52,6 +62,9 @@ def describe(source: TensorSource, path: Path) -> dict[str, Any]:
         "parameters": sum(sizes),
         "bytes": sum(spec.num_bytes for spec in source.tensors.values()),
         "dtypes": dict(Counter(spec.dtype.name for spec in source.tensors.values())),
+        "quantized": dict(
+            Counter(str(spec.format) for spec in source.tensors.values() if spec.format)
+        ),
         "tokenizer": tokenizer,
         "generation": dict(assets.generation),
         "files": sorted(assets.files),
@@ -93,7 +106,7 @@ def _print(description: dict[str, Any]) -> None:
         table.add_row(name, _short(value))
     table.add_row("parameters", f"{description['parameters']:,}")
     table.add_row("bytes", f"{description['bytes']:,}")
-    for title in ("dtypes", "tokenizer", "generation"):
+    for title in ("dtypes", "quantized", "tokenizer", "generation"):
         table.add_row(title, _short(description[title]) or "none")
     table.add_row("files", ", ".join(description["files"]) or "none")
     console = Console(soft_wrap=False)

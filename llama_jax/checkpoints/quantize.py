@@ -41,9 +41,10 @@ def quantize_command(
     """Writes a checkpoint with quantised weights, for generate, chat and compare.
 
     fp8 is Meta's recipe for 405B: feed-forward weights but those of the first and the last layer, a
-    scale an output channel, activations quantised as they come. int8 and int4 take the seven
-    products of every block: int8 a scale an output channel, int4 one for every 128 inputs as well.
-    int8_int4 is int8 with gate and up in int4: the mix with which 70B fits into 64 GB.
+    scale an output channel, activations quantised as they come. int8 takes the seven products of
+    every block, a scale an output channel. int4 has the feed-forward in 4 bits, with a scale for
+    every 128 inputs, and the attention in 8. int8_int4 has only gate and up in 4 bits: the mix with
+    which 70B fits into 64 GB.
 
     Example: llama-jax quantize llama-8b llama-8b-int4 --recipe int4 --calibration book.txt
 

@@ -59,10 +59,9 @@ def quantize_calibrated(
 def _round(rows, gram) -> tuple[jax.Array, jax.Array]:
     num_inputs = len(gram)
     size = jnp.diag(gram)
-    # An input that is always zero: whatever its weight, nothing changes.
-    damping = jnp.where(size == 0, 1.0, 0.0) + _DAMPING * jnp.mean(size)
-    gram = gram + jnp.diag(damping)
-    importance = jnp.diag(gram)
+    # An input that is always zero has a size then too; its weight changes nothing.
+    importance = size + _DAMPING * jnp.mean(size) + jnp.finfo(jnp.float32).tiny
+    gram = gram + jnp.diag(importance - size)
     padding = -num_inputs % INT4_GROUP
     by_group = jnp.pad(importance, (0, padding)).reshape(1, -1, INT4_GROUP)
     scales = best_scales(in_groups(rows), by_group)

@@ -103,7 +103,7 @@ def best_scales(groups: jax.Array, importance: jax.Array) -> jax.Array:
       importance: what an error in an input counts, to be broadcast to `groups`.
 
     Returns:
-      float32 `[out, groups]`; NaN where a group is not finite.
+      float32 `[out, groups]`; NaN where a group or its importance is not finite.
     """
     amax = jnp.max(jnp.abs(groups), -1)
     # The middle of the ladder's reach: a scale of amax / 7.5 cuts nothing by more than half a step.
@@ -119,4 +119,6 @@ def best_scales(groups: jax.Array, importance: jax.Array) -> jax.Array:
 
     start = (jnp.zeros_like(amax), jnp.full_like(amax, jnp.inf))
     (scales, _), _ = jax.lax.scan(attempt, start, candidates)
-    return jnp.where(jnp.isfinite(amax), scales, jnp.nan)
+    # Looked for by itself: the maximum of a long row may lose a NaN on its way.
+    is_finite = jnp.all(jnp.isfinite(groups) & jnp.isfinite(importance), -1)
+    return jnp.where(is_finite, scales, jnp.nan)

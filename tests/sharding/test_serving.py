@@ -15,8 +15,8 @@ from llama_jax.checkpoints.quantized_source import QuantizedSource, abstract_qua
 from llama_jax.config import TINY
 from llama_jax.errors import InputError
 from llama_jax.model import REFERENCE, forward_cached, init_cache
-from llama_jax.quantization.quantized_tensor import QuantizedTensor
-from llama_jax.quantization.recipes import RECIPES
+from llama_jax.quantization.quantized_tensor import QuantizedTensor, WeightFormat
+from llama_jax.quantization.recipes import PRODUCTS, RECIPES, Recipe
 from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import (
     cache_shardings,
@@ -36,8 +36,12 @@ def mesh():
     return make_mesh(MeshShape(fsdp=4, tensor=2), jax.devices()[:8])
 
 
+ALL_INT4 = Recipe("all", dict.fromkeys(PRODUCTS, WeightFormat.INT4))
+
+
 def _shardings(recipe, mesh):
-    params = abstract_quantized_params(CONFIG, RECIPES[recipe], np.dtype(np.float32))
+    recipe = ALL_INT4 if recipe == "all" else RECIPES[recipe]
+    params = abstract_quantized_params(CONFIG, recipe, np.dtype(np.float32))
     return params, quantized_shardings(params, unstacked_shardings(CONFIG, mesh))
 
 
@@ -54,7 +58,7 @@ def test_scales_follow_the_outputs_of_their_weight(mesh):
 
 
 def test_groups_are_split_where_every_device_has_whole_ones(mesh):
-    _, shardings = _shardings("int4", mesh)
+    _, shardings = _shardings("all", mesh)
     block = shardings["blocks"][0]
     assert block["feed_forward"]["down"].values.spec == P(None, "tensor")
     assert block["feed_forward"]["down"].scales.spec == P(None, "tensor")
