@@ -24,6 +24,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.pallas import tpu as pltpu
 
 from llama_jax.kernels.attention.blocks import pad_to_blocks
 from llama_jax.kernels.attention.case import AttentionCase
@@ -68,13 +69,14 @@ def attention(
     *,
     scale: float,
     return_lse: bool = False,
-    interpret: bool = False,
+    interpret: bool | pltpu.InterpretParams = False,
     sizes: Sizes = DEFAULT_SIZES,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Same contract as `reference.attention`.
 
     Args:
-      interpret: computes what the kernels would, in plain XLA, on any platform.
+      interpret: computes what the kernels would, in plain XLA, on any platform; with parameters, a
+        TPU's memories and transfers are simulated.
       sizes: of blocks.
     """
     output, lse = _attention(query, key, value, mask, scale, interpret, sizes)

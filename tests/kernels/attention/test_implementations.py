@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, PartitionSpec
 
 from llama_jax.errors import InputError
@@ -345,6 +346,15 @@ def test_runs_on_each_device_of_a_mesh(name):
     expected = gradients(reference.attention, *arrays, mask)
     for result, exact in zip(computed, expected, strict=True):
         np.testing.assert_allclose(result, exact, atol=TOLERANCE["float32"] * jnp.abs(exact).max())
+
+
+@pytest.mark.slow
+def test_flash_tpu_equals_the_reference_on_a_simulated_tpu(monkeypatch):
+    """With transfers and semaphores, and memory that is not a number before it is written."""
+    device, keywords = HERE["flash_tpu"]
+    simulated = {**keywords, "interpret": pltpu.InterpretParams(uninitialized_memory="nan")}
+    monkeypatch.setitem(HERE, "flash_tpu", (device, simulated))
+    assert_equals_the_reference("flash_tpu", Case((2, 1), (140, 300), 64, "float32", anything))
 
 
 def test_flash_tpu_adds_up_stretches_of_keys(monkeypatch):

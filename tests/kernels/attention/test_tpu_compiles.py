@@ -75,7 +75,7 @@ def test_flash_tpu_compiles_for_the_models(target):
         # Llama 3.2 1B; 405B on one of eight devices; a head of 256; keys in several stretches.
         ((32, 8), (2048, 2048), 64, jnp.bfloat16),
         ((16, 1), (1024, 4096), 128, jnp.bfloat16),
-        ((2, 2), (512, 4096), 256, jnp.float32),
+        ((2, 2), (512, 4096), 256, jnp.bfloat16),
         ((8, 8), (1024, 16384), 128, jnp.bfloat16),
         ((3, 1), (300, 300), 64, jnp.float32),
     ],
