@@ -61,9 +61,9 @@ def test_gradients_are_those_of_one_device(recipe, implementation):
     "target, platform, recipe, implementation",
     [
         ("h100:8", "cuda", "fp8_tensorwise", "cublas"),
-        ("h100:8", "cuda", "fp8_rowwise", "xla"),
         ("v5p:2x2x1", "tpu", "fp8_tensorwise", "emulate"),
-        ("tpu7x:2x2x1", "tpu", "fp8_rowwise", "xla"),
+        pytest.param("h100:8", "cuda", "fp8_rowwise", "xla", marks=pytest.mark.slow),
+        pytest.param("tpu7x:2x2x1", "tpu", "fp8_rowwise", "xla", marks=pytest.mark.slow),
     ],
 )
 def test_weights_are_gathered_in_eight_bits_and_their_gradients_summed_in_float32(

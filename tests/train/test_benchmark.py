@@ -153,7 +153,6 @@ def test_a_model_has_many_names(tmp_path):
         (["--matmul", "fp8"], "matmul: must be one of bfloat16, fp8_tensorwise"),
         (["--matmul", "int8"], "matmul: int8 would quantise nothing: of 2 layers"),
         (["--attention", "flash"], "attention: must be auto alone, or of reference, chunked"),
-        (["--attention", "cudnn", "--rows", "8", "--row-length", "16"], "attention cudnn: "),
         (["--data", "/nowhere"], "/nowhere"),
         (["--output", "/nowhere/x.json"], "/nowhere/x.json"),
     ],

@@ -29,15 +29,16 @@ def shape(dims, dtype):
     return jax.ShapeDtypeStruct(dims, dtype)
 
 
-def layer(recipe: str, implementation: str):
+def layer(recipe: str, implementation: str, *shapes):
     """A linear layer, forward and backward, and what it is compiled for."""
+    x, weight, outer = shapes or (X, WEIGHT, OUTER)
     matmul = quantized_matmul(RECIPES[recipe], IMPLEMENTATIONS[implementation])
 
     def run(x, weight, outer):
         y, pull_back = jax.vjp(matmul, x, weight)
         return y, *pull_back(outer)
 
-    return run, shape(X, jnp.bfloat16), shape(WEIGHT, jnp.float32), shape(OUTER, jnp.bfloat16)
+    return run, shape(x, jnp.bfloat16), shape(weight, jnp.float32), shape(outer, jnp.bfloat16)
 
 
 def products(hlo: str) -> collections.Counter:
@@ -136,7 +137,8 @@ def test_our_kernel_stands_in_for_all_three_products():
 )
 def test_a_layer_compiles_for_tpus_to_products_of_eight_bits(target, recipe):
     pytest.importorskip("libtpu")
-    hlo = compile_for_tpu(*layer(recipe, "xla"), target=target).hlo
+    small = (2, 128, 512), (2, 128, 512), (2, 128, 2, 128)
+    hlo = compile_for_tpu(*layer(recipe, "xla", *small), target=target).hlo
     dtypes = collections.Counter(operand_dtypes(hlo))
     # Forward e4m3 x e4m3, then the gradient with the weight and with x; int8 leaves the last alone.
     expected = {
