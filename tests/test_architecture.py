@@ -27,7 +27,9 @@ ARROWS = {
     "llama_jax.kernels": {
         "llama_jax.quantization", "llama_jax.compile_targets", "llama_jax.accelerators",
     },
-    "llama_jax.quantization": {"llama_jax.config", "llama_jax.kernels"},
+    "llama_jax.quantization": {
+        "llama_jax.config", "llama_jax.kernels", "llama_jax.accelerators",
+    },
     "llama_jax.model": {"llama_jax.config", "llama_jax.kernels", "llama_jax.quantization"},
     "llama_jax.tokenizers": set(),
     "llama_jax.chat": {"llama_jax.tokenizers"},

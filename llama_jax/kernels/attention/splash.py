@@ -10,8 +10,6 @@ is in `tests/benchmarks/results/tpu_attention.json`, with these blocks and with 
 are usual: within 7 % of each other.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -97,7 +95,6 @@ def _segment_ids(documents: jax.Array):
     return splash_attention.SegmentIds(documents, documents)
 
 
-@functools.lru_cache(maxsize=16)
 def _kernel(num_heads: int, length: int, block: int, interpret: bool):
     """The kernel of a causal mask, which holds small arrays that say which blocks to visit."""
     # A second of imports, for those who use it.
@@ -116,13 +113,11 @@ def _kernel(num_heads: int, length: int, block: int, interpret: bool):
         use_fused_bwd_kernel=fused,
     )
     causal = splash_attention.CausalMask((length, length))
-    # Concrete also where this is traced: the cache outlives the trace.
-    with jax.ensure_compile_time_eval():
-        return splash_attention.make_splash_mha(
-            mask=splash_attention.MultiHeadMask([causal] * num_heads),
-            head_shards=1,
-            q_seq_shards=1,
-            block_sizes=sizes,
-            residual_checkpoint_name=ATTENTION,
-            interpret=interpret,
-        )
+    return splash_attention.make_splash_mha(
+        mask=splash_attention.MultiHeadMask([causal] * num_heads),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=sizes,
+        residual_checkpoint_name=ATTENTION,
+        interpret=interpret,
+    )
