@@ -12,6 +12,7 @@ from llama_jax.checkpoints.interface import TensorSource, TensorSpec, scales_nam
 from llama_jax.checkpoints.parameter_names import layer_tensors
 from llama_jax.checkpoints.params_tree import names_tree
 from llama_jax.config import ModelConfig
+from llama_jax.errors import InputError
 from llama_jax.model import Params
 from llama_jax.quantization.quantize import VALUE_DTYPES, quantize_weight, scales_shape
 from llama_jax.quantization.quantized_tensor import QuantizedTensor
@@ -70,7 +71,7 @@ class QuantizedSource:
       calibration_tokens: int `[R, T]`, a text by which int4 is rounded (`block_calibration.py`);
         then the blocks must be read in order. None rounds each weight for itself.
 
-    Raises `InputError` if the source is quantised already.
+    Raises `InputError` if the source is quantised already, or the recipe takes none of its weights.
     """
 
     def __init__(
@@ -91,6 +92,11 @@ class QuantizedSource:
             for tensor in layer_tensors(self.config)
             if self.tensors[tensor.name].format is not None
         }
+        if not self._weights:
+            raise InputError(
+                f"{source.path}: {recipe.name} takes nothing of a model of "
+                f"{self.config.num_layers} layers; choose another recipe"
+            )
         self._held: dict[str, QuantizedTensor] = {}
         self._calibration = None
         if calibration_tokens is not None:

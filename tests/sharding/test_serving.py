@@ -75,7 +75,8 @@ def test_fp8_spares_the_edges_and_so_do_its_shardings(mesh):
     assert jax.tree.structure(params) == jax.tree.structure(shardings)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+# Between them they have every format.
+@pytest.mark.parametrize("recipe", ["fp8", "int8_int4"])
 def test_decoding_on_a_mesh_equals_one_device(recipe, mesh, tmp_path, quick_compilation):
     params = init_params(CONFIG, jax.random.key(0))
     save_checkpoint(tmp_path / "plain", CONFIG, params, format="orbax")
