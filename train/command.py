@@ -97,8 +97,10 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
     """
     import jax
 
+    from sharding.mesh import make_mesh
     from train.data_checks import check_data
     from train.disk_space import advising_space
+    from train.job import run_operators
     from train.process_zero import as_process_zero_says, on_process_zero
     from train.resume_checks import changed_fields, check_resume, latest_progress
     from train.run_checks import check_run
@@ -108,6 +110,7 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
     from train.run_past import is_finished
 
     mesh = check_run(run, jax.device_count())
+    run_operators(run, make_mesh(mesh))  # refuses kernels that these devices do not have
     check_run_folder(run.output)
     progress = latest_progress(run.output)
     check_data(run, mesh, begins=progress is None)

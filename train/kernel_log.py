@@ -17,16 +17,19 @@ def kernels_told(say: Callable[[str], None]) -> Iterator[None]:
     """Calls `say` with a line for each kernel that is chosen meanwhile."""
     handler = _Handler(say)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        # Libraries of checkpoints and data give the root logger a handler, which would tell it too.
+        logger.propagate = False
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
+            logger.propagate = propagate
 
 
 class _Handler(logging.Handler):

@@ -42,10 +42,14 @@ def xla(left: ScaledOperand, right: ScaledOperand, *, dtype: jnp.dtype, fast: bo
 def cublas(left: ScaledOperand, right: ScaledOperand, *, dtype: jnp.dtype, fast: bool) -> jax.Array:
     """See `xla`; scales are scalars."""
     assert left.scale.ndim == right.scale.ndim == 0
-    # XLA's GEMM rewriter looks for convert, multiply by a scalar, dot, in this order.
+    # XLA merges products that share an operand, as query, key and value do, into one of all their
+    # weights; with a scale each that could only be a bfloat16 product. Scales behind a barrier are
+    # no product's but this one's.
+    scales = jax.lax.optimization_barrier((left.scale, right.scale))
+    # Its GEMM rewriter looks for convert, multiply by a scalar, dot, in this order.
     factors = (
-        operand.values.astype(jnp.bfloat16) * operand.scale.astype(jnp.bfloat16)
-        for operand in (left, right)
+        operand.values.astype(jnp.bfloat16) * scale.astype(jnp.bfloat16)
+        for operand, scale in zip((left, right), scales, strict=True)
     )
     return _dot(*factors, left, right, dtype, fast)
 

@@ -20,6 +20,20 @@ def test_a_chosen_kernel_is_told_with_what_is_gained():
     ]
 
 
+def test_a_line_is_told_once_where_the_root_logger_tells_too():
+    told, lines = [], []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    try:
+        with kernels_told(lines.append):
+            logging.getLogger("llama_jax.kernels").info("chosen")
+        logging.getLogger("llama_jax.kernels").warning("later")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert (lines, told) == (["chosen"], ["later"])
+
+
 def test_nothing_is_told_afterwards_and_levels_are_as_before():
     logger, lines = logging.getLogger("llama_jax.kernels"), []
     before = logger.level, list(logger.handlers)

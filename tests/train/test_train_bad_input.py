@@ -24,7 +24,7 @@ from . import small_runs
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RUN = f"{Path(small_runs.__file__).resolve()}:one_stage"
-PROGRESS = ("step ", "first step ", "no MFU figures")
+PROGRESS = ("step ", "first step ", "no MFU figures", "matmul ", "attention: ")
 TOKENS = 8 * small_runs.ROW_LENGTH  # of a step
 
 

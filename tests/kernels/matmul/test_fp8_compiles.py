@@ -86,6 +86,29 @@ def test_one_scale_a_tensor_is_three_library_calls_that_write_their_results_once
 
 
 @pytest.mark.parametrize(
+    "recipe, implementation", [("fp8_tensorwise", "cublas"), ("fp8_rowwise", "xla")]
+)
+def test_query_key_and_value_of_one_input_stay_in_eight_bits(recipe, implementation):
+    """XLA merges products of one input, and a merged one may no longer be what cuBLASLt takes."""
+    needs_gpu_compiler()
+    matmul = quantized_matmul(RECIPES[recipe], IMPLEMENTATIONS[implementation])
+    num_heads = (16, 4, 4)
+
+    def projections(x, *weights):
+        return tuple(matmul(x, weight) for weight in weights)
+
+    def run(x, weights, outers):
+        results, pull_back = jax.vjp(projections, x, *weights)
+        return results, pull_back(outers)
+
+    weights = tuple(shape((heads, 128, 2048), jnp.float32) for heads in num_heads)
+    outers = tuple(shape((1, 1024, heads, 128), jnp.bfloat16) for heads in num_heads)
+    x = shape((1, 1024, 2048), jnp.bfloat16)
+    calls = products(compile_for_gpu(run, x, weights, outers, options=NO_TRITON).hlo)
+    assert set(calls) == {"__cublas$lt$matmul$f8"}
+
+
+@pytest.mark.parametrize(
     "recipe, calls",
     [
         ("fp8_rowwise", {"__cublas$lt$matmul$f8": 3}),
