@@ -78,37 +78,38 @@ def _gptq(rows: jax.Array, gram: jax.Array, scales: jax.Array) -> jax.Array:
     num_rows, num_inputs = rows.shape
     # Row j says how the error of input j, over its diagonal, is made up for by the inputs after it.
     spread = jnp.linalg.cholesky(jnp.linalg.inv(gram), upper=True)
-    # Whole blocks: inputs that are not there have weight 0 and bother nobody.
+    # Inputs first, so that one is contiguous. Whole blocks: inputs that are not there have weight 0
+    # and bother nobody.
     padding = -num_inputs % _BLOCK
-    rows, scales = (jnp.pad(array, ((0, 0), (0, padding))) for array in (rows, scales))
+    weights, scales = (jnp.pad(array.T, ((0, padding), (0, 0))) for array in (rows, scales))
     spread = jnp.pad(spread, ((0, padding), (0, padding)))
     spread += jnp.diag(jnp.where(jnp.arange(num_inputs + padding) < num_inputs, 0.0, 1.0))
 
     def block(number, carry):
-        rows, steps = carry
+        weights, steps = carry
         at = number * _BLOCK
         cut = functools.partial(
-            jax.lax.dynamic_slice, start_indices=(0, at), slice_sizes=(num_rows, _BLOCK)
+            jax.lax.dynamic_slice, start_indices=(at, 0), slice_sizes=(_BLOCK, num_rows)
         )
         within = jax.lax.dynamic_slice(spread, (at, at), (_BLOCK, _BLOCK))
         scale = cut(scales)
 
         def one_input(j, carry):
             part, steps, errors = carry
-            step = round_to_int4(part[:, j], scale[:, j])
-            error = (part[:, j] - step * scale[:, j]) / within[j, j]
+            step = round_to_int4(part[j], scale[j])
+            error = (part[j] - step * scale[j]) / within[j, j]
             later = jnp.where(jnp.arange(_BLOCK) > j, within[j], 0)
-            part -= error[:, None] * later
-            return part, steps.at[:, j].set(step), errors.at[:, j].set(error)
+            part -= later[:, None] * error
+            return part, steps.at[j].set(step), errors.at[j].set(error)
 
-        part = cut(rows)
+        part = cut(weights)
         start = (part, jnp.zeros_like(part), jnp.zeros_like(part))
         _, part_steps, errors = jax.lax.fori_loop(0, _BLOCK, one_input, start)
         below = jax.lax.dynamic_slice(spread, (at, 0), (_BLOCK, num_inputs + padding))
         # Inputs up to the end of this block are rounded; what is added to them is never read.
-        rows -= errors @ below
-        return rows, jax.lax.dynamic_update_slice(steps, part_steps, (0, at))
+        weights -= below.T @ errors
+        return weights, jax.lax.dynamic_update_slice(steps, part_steps, (at, 0))
 
     num_blocks = (num_inputs + padding) // _BLOCK
-    _, steps = jax.lax.fori_loop(0, num_blocks, block, (rows, jnp.zeros_like(rows)))
-    return steps[:, :num_inputs]
+    _, steps = jax.lax.fori_loop(0, num_blocks, block, (weights, jnp.zeros_like(weights)))
+    return steps[:num_inputs].T
