@@ -1,0 +1,54 @@
+"""Paged attention by name."""
+
+import logging
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama_jax.errors import InputError
+from llama_jax.kernels.paged_attention import implementations, reference
+from llama_jax.kernels.paged_attention.implementations import paged_attention_by_name
+
+from .paged_cases import random_rows
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def rows(**case):
+    return random_rows([5, 2], **(dict(num_heads=4, num_kv_heads=2) | case))[:4]
+
+
+def test_one_name_is_strict_and_says_who_would():
+    attend = paged_attention_by_name("mosaic_gpu", platform="cpu", device_kind="cpu")
+    with pytest.raises(InputError, match="not on cpu.*These take it: reference"):
+        attend(*rows(), scale=0.1)
+    attend = paged_attention_by_name("ragged_tpu", platform="gpu", device_kind=H100)
+    with pytest.raises(InputError, match="not on gpu.*These take it: reference, mosaic_gpu"):
+        attend(*rows(), scale=0.1)
+
+
+def test_of_several_names_the_first_that_can_runs_and_is_logged_once(caplog):
+    implementations._report.cache_clear()
+    names = ("mosaic_gpu", "ragged_tpu", "reference")
+    attend = paged_attention_by_name(names, platform="tpu", device_kind="TPU v5p")
+    arguments = rows(page_dtype=jnp.int8)
+    with caplog.at_level(logging.INFO, logger=implementations.__name__):
+        output = attend(*arguments, scale=0.1)
+        attend(*arguments, scale=0.1)
+    np.testing.assert_array_equal(output, reference.paged_attention(*arguments, scale=0.1))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("paged attention: reference (tpu, bfloat16")
+    assert "ragged_tpu: takes pages of the query's bfloat16" in record.getMessage()
+
+
+def test_an_unknown_name_is_refused_at_once():
+    with pytest.raises(InputError, match="'flash' is not one of reference, mosaic_gpu, ragged_tpu"):
+        paged_attention_by_name("flash", platform="cpu", device_kind="cpu")
+
+
+@pytest.mark.parametrize("kind", ["NVIDIA A100-SXM4-80GB", "NVIDIA B200"])
+def test_the_hopper_kernel_is_for_hopper(kind):
+    attend = paged_attention_by_name("mosaic_gpu", platform="gpu", device_kind=kind)
+    with pytest.raises(InputError, match="written for Hopper"):
+        attend(*rows(), scale=0.1)

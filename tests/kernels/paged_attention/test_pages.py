@@ -1,0 +1,110 @@
+"""Writing to pages: what lands where, what does not, what is lost by quantising."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from llama_jax.compile_targets import target_devices
+from llama_jax.kernels.paged_attention.pages import KVPages, init_pages, write_pages
+
+PAGE_SIZE, K, H = 4, 2, 8
+TABLE = jnp.array([[5, 2], [0, 3]], jnp.int32)
+
+
+def random_tokens(num_tokens, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 2)
+    shape = (2, K, num_tokens, H)
+    return [jax.random.normal(key, shape).astype(dtype) for key in keys]
+
+
+def test_every_token_lands_in_its_slot():
+    key, value = random_tokens(3)
+    positions = jnp.array([[3, 4, 5], [0, 1, 7]], jnp.int32)
+    pages = write_pages(init_pages(6, PAGE_SIZE, K, H, jnp.float32), TABLE, positions, key, value)
+    expected = np.zeros((6, PAGE_SIZE, 2 * K, H), np.float32)
+    for row in range(2):
+        for token, position in enumerate(positions[row]):
+            page, slot = TABLE[row, position // PAGE_SIZE], position % PAGE_SIZE
+            expected[page, slot, 0::2] = key[row, :, token]
+            expected[page, slot, 1::2] = value[row, :, token]
+    np.testing.assert_array_equal(pages.pages, expected)
+    assert pages.scales is None
+
+
+def test_padding_and_what_has_no_page_change_nothing():
+    key, value = random_tokens(2)
+    before = init_pages(6, PAGE_SIZE, K, H, jnp.int8)
+    positions = jnp.array([[-1, 8], [-PAGE_SIZE, 9]], jnp.int32)
+    after = write_pages(before, TABLE, positions, key, value)
+    no_page = write_pages(before, jnp.full_like(TABLE, -1), jnp.abs(positions) % 8, key, value)
+    for changed in (after, no_page):
+        jax.tree.map(np.testing.assert_array_equal, before, changed)
+
+
+# Half a step of 127 for int8; half of the last of e4m3's 3 mantissa bits: arXiv 2209.05433.
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.int8, 0.5 / 127), (jnp.float8_e4m3fn, 2**-4)])
+def test_quantised_tokens_are_off_by_half_a_step(dtype, error):
+    key, value = random_tokens(3)
+    positions = jnp.array([[0, 1, 4], [2, 5, 6]], jnp.int32)
+    pages = write_pages(init_pages(6, PAGE_SIZE, K, H, dtype), TABLE, positions, key, value)
+    for row in range(2):
+        for token, position in enumerate(positions[row]):
+            page, slot = TABLE[row, position // PAGE_SIZE], position % PAGE_SIZE
+            numbers = np.asarray(pages.pages[page, slot], np.float32)
+            stored = numbers * np.asarray(pages.scales[page, :, slot])[:, None]
+            wanted = np.stack([key[row, :, token], value[row, :, token]], 1).reshape(2 * K, H)
+            largest = np.abs(wanted).max(axis=-1, keepdims=True)
+            assert np.all(np.abs(stored - wanted) <= 1.001 * error * largest)
+
+
+def test_a_nan_is_kept_by_its_scale():
+    key, value = random_tokens(1)
+    key = key.at[0, 1, 0, 3].set(jnp.nan)
+    positions = jnp.zeros((2, 1), jnp.int32)
+    pages = write_pages(init_pages(6, PAGE_SIZE, K, H, jnp.int8), TABLE, positions, key, value)
+    assert np.isnan(pages.scales[TABLE[0, 0], 2, 0])
+    assert np.isnan(pages.scales).sum() == 1
+
+
+# XLA's CPU backend scatters bfloat16 as float32, in a copy; a TPU does not (below).
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int8])
+def test_donated_pages_are_written_in_place(dtype):
+    pages = init_pages(64, 16, 2, 128, dtype)
+    key = jnp.ones((2, 2, 1, 128), jnp.bfloat16)
+    positions = jnp.zeros((2, 1), jnp.int32)
+    write = jax.jit(write_pages, donate_argnums=0)
+    memory = write.lower(pages, TABLE, positions, key, key).compile().memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(pages))
+    assert memory.alias_size_in_bytes == size
+    assert memory.temp_size_in_bytes < 0.1 * size
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8, jnp.float8_e4m3fn])
+def test_a_tpu_writes_donated_pages_in_place(dtype):
+    pytest.importorskip("libtpu")
+    here = SingleDeviceSharding(target_devices("v5e:2x2")[0])
+    arguments = (
+        jax.eval_shape(lambda: init_pages(1024, 64, 8, 128, dtype)),
+        jax.ShapeDtypeStruct((8, 16), jnp.int32),
+        jax.ShapeDtypeStruct((8, 1), jnp.int32),
+        jax.ShapeDtypeStruct((8, 8, 1, 128), jnp.bfloat16),
+        jax.ShapeDtypeStruct((8, 8, 1, 128), jnp.bfloat16),
+    )
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arguments[0]))
+    arguments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), arguments
+    )
+    write = jax.jit(write_pages, donate_argnums=0)
+    memory = write.lower(*arguments).compile().memory_analysis()
+    assert memory.alias_size_in_bytes >= size
+    assert memory.temp_size_in_bytes < 0.1 * size
+
+
+def test_pages_are_a_tree_with_and_without_scales():
+    for dtype, leaves in ((jnp.bfloat16, 1), (jnp.float8_e4m3fn, 2)):
+        pages = init_pages(3, 16, 4, 8, dtype)
+        assert len(jax.tree.leaves(pages)) == leaves
+        assert isinstance(jax.tree.map(jnp.zeros_like, pages), KVPages)
+        assert (pages.page_size, pages.num_kv_heads) == (16, 4)
