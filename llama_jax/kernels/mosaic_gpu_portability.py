@@ -80,7 +80,7 @@ def _interpreter():
 
 
 def _run_thread(jaxpr, consts, *arguments) -> None:
-    """`jaxpr`, which is what one thread of an interpreted kernel does, compiled at the first call."""
+    """`jaxpr`, what one thread of an interpreted kernel does, compiled at the first call."""
     with _compiling:
         program = _programs.get(jaxpr)
         if program is None:
@@ -174,7 +174,8 @@ class Instructions:
         right: Any,
         *,
         first: tuple[Any, Any],
-        meanwhile: Callable[[], None],
+        between: Callable[[], None],
+        issued: Callable[[], None],
         then: Callable[[jax.Array, Any], Any],
         state: Any,
     ) -> tuple[jax.Array, Any]:
@@ -187,7 +188,8 @@ class Instructions:
           total: `[M, N]` in registers.
           left, right: as in `product`.
           first: the operands of the other product, `[M, K]` and `[N, K]` in shared memory.
-          meanwhile: called when the first product has been issued, and before the second is.
+          between: called when the first product has been issued, and before the second is.
+          issued: called when both have been issued.
           then: `first's product, state -> state`, a tree of arrays in registers.
           state: the arrays to begin with.
 
@@ -195,8 +197,8 @@ class Instructions:
           The sum, and what `then` returned.
         """
         if self.interpret:
-            scores = self._done(*first, True, meanwhile)
-            total = self.add_product(total, left, right)
+            scores = self._done(*first, True, between)
+            total = self.add_product(total, left, right, meanwhile=issued)
             return total, then(scores, state)
         leaves, structure = jax.tree.flatten(state)
 
@@ -205,8 +207,9 @@ class Instructions:
 
             def issue(accumulator):
                 plgpu.wgmma(accumulator, first[0], first[1].transpose((1, 0)))
-                meanwhile()
+                between()
                 plgpu.wgmma(total_ref, left, right)
+                issued()
                 return plgpu.wgmma_accumulator_load(accumulator, wait_n=1)
 
             shape = (first[0].shape[0], first[1].shape[0])
@@ -214,7 +217,10 @@ class Instructions:
             # The compiler knows the values of a product from the moment it is issued: nothing that
             # reads them may move to before the wait.
             scores = jax.lax.optimization_barrier(scores)
-            for ref, x in zip(state_refs, jax.tree.leaves(then(scores, state)), strict=True):
+            new_leaves = jax.tree.leaves(then(scores, state))
+            # Nor may what `then` does sink to after the wait for the second product.
+            new_leaves = jax.lax.optimization_barrier(new_leaves)
+            for ref, x in zip(state_refs, new_leaves, strict=True):
                 ref[...] = x
 
         total, *leaves = pl.run_state(multiply)((plgpu.ACC.init(total), *leaves))

@@ -1,0 +1,115 @@
+"""Attention for Hopper GPUs, in Pallas (Mosaic GPU): any interval mask, with its log-sum-exp.
+
+What cuDNN's attention cannot do: the mask is data. Padding, sliding windows, fewer queries than
+keys, documents of any number and length; blocks that no interval touches are neither fetched nor
+computed. O(T) memory. The forward kernel is `mosaic_gpu_forward`; the gradients are those of
+`chunked_backward.py`, in plain jnp.
+
+No GPU has run it: it is interpreted on the CPU in tests, and compiled for Hopper. Whoever has one
+takes it by name, and measures it against `cudnn`. Like every function with its own gradient it has
+no forward mode (`jax.jvp`), and in `jax.shard_map` it wants `check_vma=False`. Letters as in
+`reference.py`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from llama_jax.kernels.attention import chunked_backward
+from llama_jax.kernels.attention.block_ranges import key_block_ranges
+from llama_jax.kernels.attention.blocks import pad_to_blocks
+from llama_jax.kernels.attention.case import AttentionCase
+from llama_jax.kernels.attention.chunked import ACCELERATOR_BLOCK
+from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.attention.mosaic_gpu_forward import KEY_BLOCK, QUERY_BLOCK, forward
+from llama_jax.kernels.attention.saved import ATTENTION
+
+# Of JAX's device kinds, such as `NVIDIA H100 80GB HBM3`: compute capability 9.0 and no other, whose
+# WGMMA instructions Blackwell lacks.
+HOPPER = ("H100", "H200", "H800", "H20", "GH200")
+
+
+def refusal(case: AttentionCase) -> str | None:
+    """Why `case` cannot be computed; None if it can."""
+    if case.platform != "gpu" or not set(HOPPER) & set(case.device_kind.split()):
+        return f"it runs on Hopper GPUs, not on {case.device_kind}"
+    if case.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes bfloat16 and float16, not {case.dtype}"
+    if case.head_dim not in (64, 128):
+        return f"heads are 64 or 128 numbers long, not {case.head_dim}"
+    return None
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: IntervalMask,
+    *,
+    scale: float,
+    return_lse: bool = False,
+    interpret: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Same contract as `reference.attention`; `scale` is positive.
+
+    Args:
+      interpret: simulates the kernels on the CPU.
+    """
+    output, lse = _attention(query, key, value, mask, scale, interpret)
+    return (output, lse) if return_lse else output
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attention(query, key, value, mask, scale, interpret):
+    return _attend(query, key, value, mask, scale, interpret)
+
+
+def _forward(query, key, value, mask, scale, interpret):
+    output, lse = _attend(query, key, value, mask, scale, interpret)
+    # Whoever keeps both computes nothing of attention twice (`model/remat.py`).
+    output = checkpoint_name(output, ATTENTION)
+    lse = checkpoint_name(lse, ATTENTION)
+    return (output, lse), (query, key, value, mask, output, lse)
+
+
+def _backward(scale, interpret, saved, gradients):
+    query, key, value, mask, output, lse = saved
+    mask = _within(mask, key.shape[2])
+    empty = mask.key_end <= mask.key_start
+    saved = chunked_backward.Saved(
+        query, key, value, mask, output, jnp.where(empty[:, None], 0.0, lse)
+    )
+    return *chunked_backward.backward(
+        saved, *gradients, scale=scale, block=QUERY_BLOCK if interpret else ACCELERATOR_BLOCK
+    ), None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _attend(query, key, value, mask, scale, interpret) -> tuple[jax.Array, jax.Array]:
+    """The output `[B, N, T, H]`, and the log-sum-exp of the scores, float32 `[B, N, T]`."""
+    T, S = query.shape[2], key.shape[2]
+    mask = _within(mask, S)
+    # Zeros, so that a weight of 0 times a padded value is 0.
+    key, value = (pad_to_blocks(x, KEY_BLOCK, dim=2) for x in (key, value))
+    ranges = key_block_ranges(mask, S, query_block=QUERY_BLOCK, key_block=KEY_BLOCK)
+    output, lse = forward(
+        pad_to_blocks(query, QUERY_BLOCK, dim=2),
+        key,
+        value,
+        pad_to_blocks(mask.key_start, QUERY_BLOCK, dim=1),
+        pad_to_blocks(mask.key_end, QUERY_BLOCK, dim=1),
+        jnp.stack(ranges, axis=-1),
+        scale=scale,
+        interpret=interpret,
+    )
+    return output[:, :, :T], lse[:, :, :T]
+
+
+def _within(mask: IntervalMask, num_keys: int) -> IntervalMask:
+    """The same intervals, of which those that hold no key are empty."""
+    start = jnp.maximum(mask.key_start, 0).astype(jnp.int32)
+    return IntervalMask(start, jnp.minimum(mask.key_end, num_keys).astype(jnp.int32))
