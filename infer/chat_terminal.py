@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from infer.cache_dtypes import CacheDtype, cache_dtype_named
 from infer.interrupts import Interrupts
 from llama_jax.errors import InputError
 
@@ -35,6 +36,7 @@ def chat(
     top_k: int | None = None,
     seed: int = 0,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    kv_cache_dtype: CacheDtype | None = None,
     quiet: bool = False,
 ) -> None:
     """Talks with a model that is tuned for chat; reads lines from the terminal or from a pipe.
@@ -54,6 +56,8 @@ def chat(
       top_k: keep so many of the likeliest tokens, 0 all; by default the checkpoint's.
       seed: of the first answer; the next has one more, and so on.
       dtype: of weights and cache; as stored by default.
+      kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
+        each vector.
       quiet: print the answers and errors only.
     """
     from infer.generate import Generator
@@ -71,6 +75,7 @@ def chat(
         loaded.params,
         eos_ids=loaded.eos_ids,
         vocab_size=loaded.tokenizer.vocab_size,
+        cache_dtype=cache_dtype_named(kv_cache_dtype),
         decode_steps=4,
     )
     terminal = ChatTerminal(loaded, generator, sampling, max_new_tokens, quiet=quiet)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from infer.cache_dtypes import CacheDtype, cache_dtype_named
 from llama_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 32,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    kv_cache_dtype: CacheDtype | None = None,
     format: Literal["auto", "chat", "raw"] = "auto",
     json: bool = False,
     quiet: bool = False,
@@ -53,6 +55,8 @@ def generate(
       batch_size: how many prompts are answered at once; draws the same random numbers and, in
         float32, gives the same answers (in bfloat16, up to rounding).
       dtype: of weights and cache; as stored by default.
+      kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
+        each vector.
       format: insist on the chat format (Llama 3.1's where there is no template but its special
         tokens) or on raw text.
       json: print one JSON object a prompt.
@@ -88,6 +92,7 @@ def generate(
         loaded.params,
         eos_ids=loaded.eos_ids,
         vocab_size=loaded.tokenizer.vocab_size,
+        cache_dtype=cache_dtype_named(kv_cache_dtype),
         decode_steps=4 if is_streamed else 16,
     )
     check_prompts(tokens, [max_new_tokens] * len(tokens), loaded.config)

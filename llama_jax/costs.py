@@ -38,9 +38,10 @@ def forward_flops_per_token(config: ModelConfig, num_keys: float) -> float:
 
 
 def kv_bytes_per_token(config: ModelConfig, dtype: np.dtype) -> int:
-    """Bytes that one token adds to the KV cache."""
-    per_layer = 2 * config.num_kv_heads * config.head_dim
-    return config.num_layers * per_layer * np.dtype(dtype).itemsize
+    """Bytes that one token adds to the KV cache; in 8 bits each vector has a float32 scale."""
+    itemsize = np.dtype(dtype).itemsize
+    vector = config.head_dim * itemsize + (4 if itemsize == 1 else 0)
+    return config.num_layers * 2 * config.num_kv_heads * vector
 
 
 def weight_bytes(config: ModelConfig, dtype: np.dtype, recipe: Recipe | str | None = None) -> int:

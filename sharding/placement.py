@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llama_jax.config import ModelConfig
 from llama_jax.model import Params, init_params, logical_axes
-from llama_jax.model.axes import ACTIVATION_KV_HEADS, BATCH, HEAD_DIM, SEQUENCE
+from llama_jax.model.axes import ACTIVATION_KV_HEADS, BATCH, SEQUENCE
 from llama_jax.model.kv_cache import KVCache
 from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
 from sharding.rules import SERVING, TRAINING, Rules, mesh_spec
@@ -102,9 +102,9 @@ def init_sharded_params(
 
 
 def cache_shardings(config: ModelConfig, mesh: Mesh, rules: Rules = SERVING) -> KVCache:
-    """A `KVCache` of `NamedSharding`s: rows and heads split, slots not."""
-    names = (BATCH, ACTIVATION_KV_HEADS, SEQUENCE, HEAD_DIM)
-    layer = NamedSharding(mesh, mesh_spec(names, rules))
+    """A `KVCache` of `NamedSharding`s: rows and heads split, slots not. Those of a layer serve the
+    scales of a quantised cache too, whose first dimensions are the same."""
+    layer = NamedSharding(mesh, mesh_spec((BATCH, ACTIVATION_KV_HEADS), rules))
     layers = (layer,) * config.num_layers
     rows = NamedSharding(mesh, mesh_spec((BATCH,), rules))
     return KVCache(layers, layers, first=rows, length=replicated(mesh))

@@ -14,7 +14,8 @@ from llama_jax.model import abstract_params, forward_cached, init_cache, unstack
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
-def test_no_copy_of_the_cache_on_tpu(topology):
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8, jnp.float8_e4m3fn])
+def test_no_copy_of_the_cache_on_tpu(topology, dtype):
     pytest.importorskip("libtpu")
     config = dataclasses.replace(LLAMA_32_1B, num_layers=4)
     device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
@@ -27,7 +28,7 @@ def test_no_copy_of_the_cache_on_tpu(topology):
         )
 
     params = placed(jax.eval_shape(unstack_blocks, abstract_params(config, dtype=jnp.bfloat16)))
-    make_cache = functools.partial(init_cache, config, 16, 8192, jnp.bfloat16)
+    make_cache = functools.partial(init_cache, config, 16, 8192, dtype)
     cache = placed(jax.eval_shape(make_cache))
     tokens = jax.ShapeDtypeStruct((16, 1), jnp.int32, sharding=here)
     step = jax.jit(functools.partial(forward_cached, config=config), donate_argnums=2)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from llama_jax.kernels.attention.mask import IntervalMask, MaskForm
+from llama_jax.kernels.attention.quantized_vectors import QuantizedVectors
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class AttentionCase:
     num_queries, num_keys: T, S.
     form: what is known of the mask.
     return_lse: whether the log-sum-exp is wanted too.
+    quantized_keys: whether keys and values are `QuantizedVectors`.
     """
 
     platform: str
@@ -30,11 +32,12 @@ class AttentionCase:
     num_keys: int
     form: MaskForm
     return_lse: bool
+    quantized_keys: bool = False
 
 
 def case_of(
     query: jax.Array,
-    key: jax.Array,
+    key: jax.Array | QuantizedVectors,
     mask: IntervalMask,
     *,
     platform: str,
@@ -54,4 +57,5 @@ def case_of(
         num_keys=key.shape[2],
         form=mask.form,
         return_lse=return_lse,
+        quantized_keys=isinstance(key, QuantizedVectors),
     )

@@ -21,6 +21,7 @@ from llama_jax.kernels.attention.blocks import block_of, pad_to_blocks, seen_key
 from llama_jax.kernels.attention.case import AttentionCase
 from llama_jax.kernels.attention.chunked_backward import Saved, backward
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.attention.quantized_vectors import QuantizedVectors
 from llama_jax.kernels.attention.reference import MASKED
 from llama_jax.kernels.attention.saved import ATTENTION
 
@@ -44,8 +45,8 @@ def options(case: AttentionCase) -> dict[str, int]:
 
 def attention(
     query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
+    key: jax.Array | QuantizedVectors,
+    value: jax.Array | QuantizedVectors,
     mask: IntervalMask,
     *,
     scale: float,
@@ -57,6 +58,10 @@ def attention(
     Args:
       block: queries, and keys, at once; `BLOCK` for a CPU, `ACCELERATOR_BLOCK` for the others.
     """
+    # All of them once, and not a block at a time for each block of queries.
+    key, value = (
+        x.dequantize(query.dtype) if isinstance(x, QuantizedVectors) else x for x in (key, value)
+    )
     output, log_total = _attention(query, key, value, mask, scale, block)
     if not return_lse:
         return output

@@ -15,6 +15,7 @@ import jax
 from llama_jax.errors import InputError
 from llama_jax.kernels.attention.case import AttentionCase, case_of
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.attention.quantized_vectors import QuantizedVectors
 
 # Name -> module with `attention`, `refusal(case)` and, where sizes depend on the platform,
 # `options(case)`. Imported when named: each brings a part of Pallas.
@@ -26,6 +27,8 @@ IMPLEMENTATIONS: dict[str, str] = {
     "splash": "llama_jax.kernels.attention.splash",
     "flash_tpu": "llama_jax.kernels.attention.flash_tpu",
 }
+
+_TAKE_QUANTIZED_KEYS = ("reference", "chunked")
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +52,8 @@ def attention_by_name(
 
     def attention(
         query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
+        key: jax.Array | QuantizedVectors,
+        value: jax.Array | QuantizedVectors,
         mask: IntervalMask,
         *,
         scale: float,
@@ -81,13 +84,20 @@ def choose(names: tuple[str, ...], case: AttentionCase) -> str:
     """
     reasons = []
     for name in names:
-        reason = implementation(name).refusal(case)
+        reason = refusal(name, case)
         if reason is None:
             _report(name, case, tuple(reasons))
             return name
         reasons.append(f"{name}: {reason}")
-    takers = [name for name in IMPLEMENTATIONS if implementation(name).refusal(case) is None]
+    takers = [name for name in IMPLEMENTATIONS if refusal(name, case) is None]
     raise InputError(f"attention {'; '.join(reasons)}. These take it: {', '.join(takers)}")
+
+
+def refusal(name: str, case: AttentionCase) -> str | None:
+    """Why `name` cannot compute `case`; None if it can."""
+    if case.quantized_keys and name not in _TAKE_QUANTIZED_KEYS:
+        return "it takes no quantised keys and values"
+    return implementation(name).refusal(case)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from llama_jax.kernels.attention.case import AttentionCase
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.attention.quantized_vectors import QuantizedVectors
 
 # Less than any real score and finite, so that no difference of two is NaN.
 MASKED = -1e30
@@ -23,8 +24,8 @@ def refusal(case: AttentionCase) -> str | None:
 
 def attention(
     query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
+    key: jax.Array | QuantizedVectors,
+    value: jax.Array | QuantizedVectors,
     mask: IntervalMask,
     *,
     scale: float,
@@ -34,7 +35,8 @@ def attention(
 
     Args:
       query: `[B, N, T, H]`.
-      key, value: `[B, K, S, H]`, K divides N; query head n reads key head `n // (N / K)`.
+      key, value: `[B, K, S, H]`, K divides N; query head n reads key head `n // (N / K)`. Both may
+        be quantised: then there is no gradient.
       mask: intervals over the S keys, `[B, T]`.
       scale: multiplies the scores, usually `H ** -0.5`.
       return_lse: returns the log-sum-exp of each row of scaled scores too, by which outputs over
@@ -47,7 +49,11 @@ def attention(
     B, N, T, H = query.shape
     K, S = key.shape[1:3]
     grouped = query.reshape(B, K, N // K, T, H)
+    key, key_scales = _values_and_scales(key, query.dtype)
+    value, value_scales = _values_and_scales(value, query.dtype)
     scores = jnp.einsum("BKGTH,BKSH->BKGTS", grouped, key, preferred_element_type=jnp.float32)
+    if key_scales is not None:
+        scores = scores * key_scales
     slots = jnp.arange(S, dtype=jnp.int32)
     visible = (slots >= mask.key_start[..., None]) & (slots < mask.key_end[..., None])  # [B, T, S]
     visible = visible[:, None, None]
@@ -58,6 +64,8 @@ def attention(
     # In an empty row every score is MASKED, and every weight would be 1.
     weights = jnp.where(visible, weights, 0.0)
     total = jnp.sum(weights, axis=-1, keepdims=True)
+    if value_scales is not None:
+        weights = weights * value_scales
     # Divided after the product, as flash attention does: H numbers a row and not S.
     output = jnp.einsum(
         "BKGTS,BKSH->BKGTH", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
@@ -69,3 +77,11 @@ def attention(
         return output
     lse = jnp.where(empty, MASKED, largest + jnp.log(total))
     return output, lse.reshape(B, N, T)
+
+
+def _values_and_scales(x, dtype) -> tuple[jax.Array, jax.Array | None]:
+    """Vectors `[B, K, S, H]`, 8-bit ones in `dtype`, which holds each exactly, and their scales
+    along a row of scores `[B, K, 1, 1, S]`."""
+    if not isinstance(x, QuantizedVectors):
+        return x, None
+    return x.values.astype(dtype), x.scales[:, :, None, None]
