@@ -23,7 +23,8 @@ from infer.decode_loop import NO_TOKEN, NOT_FINITE, DecodeState, decode, prefill
 from infer.sampling import GREEDY, SamplingParameters, stack_sampling
 from llama_jax.config import DynamicNtkScaling, ModelConfig
 from llama_jax.errors import InputError
-from llama_jax.model import DECODE, PREFILL, Operators, Params, init_cache
+from llama_jax.kernels.select import inference_operators
+from llama_jax.model import Operators, Params, init_cache
 
 PREFILL_CHUNK = 512
 _LADDER = (64, 128, 192, 256, 384, PREFILL_CHUNK)
@@ -56,8 +57,8 @@ class Generator:
         vocab_size: int | None = None,
         cache_dtype: Any = None,
         decode_steps: int = 16,
-        prefill_operators: Operators = PREFILL,
-        decode_operators: Operators = DECODE,
+        prefill_operators: Operators | None = None,
+        decode_operators: Operators | None = None,
     ):
         """
         Args:
@@ -68,16 +69,18 @@ class Generator:
           cache_dtype: of keys and values; the weights' own by default.
           decode_steps: tokens per row between two visits of the host.
           prefill_operators, decode_operators: attention and matrix product for prompts, and for
-            one token a row.
+            one token a row; by default those for this machine's devices.
         """
+        device = jax.local_devices()[0]
+        of_prefill, of_decoding = inference_operators(device.platform, device.device_kind)
         self.config = config
         self.params = params
         self.eos_ids = eos_ids
         self.vocab_size = vocab_size or config.vocab_size
         self.cache_dtype = cache_dtype or params["embedding"].dtype
         self.decode_steps = decode_steps
-        self.prefill_operators = prefill_operators
-        self.decode_operators = decode_operators
+        self.prefill_operators = prefill_operators or of_prefill
+        self.decode_operators = decode_operators or of_decoding
 
     def generate(
         self,
