@@ -5,8 +5,9 @@ that keeps the TMA fetching blocks of 128 keys and values into a ring of two slo
 softmax of flash attention (arXiv 2205.14135), and of flash attention 3 (arXiv 2407.08608) both ways
 of keeping the tensor cores busy during it: a warpgroup issues the scores of the next block together
 with the weighted values of this one, and its softmax runs beside the latter; and the warpgroups
-take turns in issuing, so that the softmax of one meets the products of the other. Blocks of keys
-that no row sees are neither fetched nor computed; whole blocks skip the mask's arithmetic.
+take turns in issuing, so that the softmax of one meets the products of the other. Of the machine
+code (ptxas 13.0 and 13.5) all exponentials stand between the waits for the two products. Blocks of
+keys that no row sees are neither fetched nor computed; whole blocks skip the mask's arithmetic.
 
 What limits it, per 128 queries, 128 keys and H = 128 on an H100 SXM (4096 bfloat16 operations and
 16 exponentials a cycle and multiprocessor): 2048 cycles of tensor cores, 1024 of exponentials that
@@ -161,7 +162,11 @@ def forward(
                     def then(scores, state):
                         plgpu.barrier_arrive(key_free.at[slot])
                         _, largest, total, _ = state
-                        return attend(scores, largest, total, visit, masked)
+                        done = attend(scores, largest, total, visit, masked)
+                        # For its order alone: ptxas would move the exponentials to after the wait
+                        # for the other product, but no store.
+                        lse_buffer.at[warpgroup][...] = done[2]
+                        return done
 
                     zeros = gpu.full((ROWS, KEY_BLOCK), 0.0, layout=MATRIX)
                     output_sum, (new_weights, largest, total, shrink) = gpu.add_product_during(
