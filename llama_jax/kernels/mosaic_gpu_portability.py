@@ -173,6 +173,7 @@ class Instructions:
         left: jax.Array,
         right: Any,
         *,
+        transpose_right: bool = False,
         first: tuple[Any, Any],
         between: Callable[[], None],
         issued: Callable[[], None],
@@ -186,7 +187,7 @@ class Instructions:
 
         Args:
           total: `[M, N]` in registers.
-          left, right: as in `product`.
+          left, right, transpose_right: as in `product`.
           first: the operands of the other product, `[M, K]` and `[N, K]` in shared memory.
           between: called when the first product has been issued, and before the second is.
           issued: called when both have been issued.
@@ -198,8 +199,9 @@ class Instructions:
         """
         if self.interpret:
             scores = self._done(*first, True, between)
-            total = self.add_product(total, left, right, meanwhile=issued)
+            total = total + self._done(left, right, transpose_right, issued)
             return total, then(scores, state)
+        right = right.transpose((1, 0)) if transpose_right else right
         leaves, structure = jax.tree.flatten(state)
 
         def multiply(refs):
