@@ -2,8 +2,8 @@
 
 What cuDNN's attention cannot do: the mask is data. Padding, sliding windows, fewer queries than
 keys, documents of any number and length; blocks that no interval touches are neither fetched nor
-computed. O(T) memory. The forward kernel is `mosaic_gpu_forward`; the gradients are those of
-`chunked_backward.py`, in plain jnp.
+computed. O(T) memory. Three kernels: `mosaic_gpu_forward`, and from the log-sum-exp that it leaves
+`mosaic_gpu_dq` and `mosaic_gpu_dkv`. Sums are made in one order: the same bits every time.
 
 No GPU has run it: it is interpreted on the CPU in tests, and compiled for Hopper. Whoever has one
 takes it by name, and measures it against `cudnn`. Like every function with its own gradient it has
@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from llama_jax.kernels.attention import chunked_backward
-from llama_jax.kernels.attention.block_ranges import key_block_ranges
+from llama_jax.kernels.attention.block_ranges import key_block_ranges, query_block_ranges
 from llama_jax.kernels.attention.blocks import pad_to_blocks
 from llama_jax.kernels.attention.case import AttentionCase
-from llama_jax.kernels.attention.chunked import ACCELERATOR_BLOCK
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.attention.mosaic_gpu_dkv import QUERY_BLOCK as QUERY_BLOCK_OF_KEYS
+from llama_jax.kernels.attention.mosaic_gpu_dkv import key_value_gradients
+from llama_jax.kernels.attention.mosaic_gpu_dq import query_gradient
 from llama_jax.kernels.attention.mosaic_gpu_forward import KEY_BLOCK, QUERY_BLOCK, forward
 from llama_jax.kernels.attention.saved import ATTENTION
 
@@ -76,14 +77,26 @@ def _forward(query, key, value, mask, scale, interpret):
 
 def _backward(scale, interpret, saved, gradients):
     query, key, value, mask, output, lse = saved
-    mask = _within(mask, key.shape[2])
-    empty = mask.key_end <= mask.key_start
-    saved = chunked_backward.Saved(
-        query, key, value, mask, output, jnp.where(empty[:, None], 0.0, lse)
+    gradient, lse_gradient = gradients
+    T, S = query.shape[2], key.shape[2]
+    row_sum = jnp.sum(gradient.astype(jnp.float32) * output.astype(jnp.float32), axis=-1)
+    # The derivative of the log-sum-exp by a score is its weight, and so joins the row's sum.
+    delta = row_sum - lse_gradient
+    mask = _in_blocks(mask, S)
+    query, gradient, lse, delta = (
+        pad_to_blocks(x, QUERY_BLOCK, dim=2) for x in (query, gradient, lse, delta)
     )
-    return *chunked_backward.backward(
-        saved, *gradients, scale=scale, block=QUERY_BLOCK if interpret else ACCELERATOR_BLOCK
-    ), None
+    key, value = (pad_to_blocks(x, KEY_BLOCK, dim=2) for x in (key, value))
+    arguments = query, key, value, gradient, lse, delta, mask.key_start, mask.key_end
+    options = {"scale": scale, "interpret": interpret}
+    ranges = key_block_ranges(mask, S, query_block=QUERY_BLOCK, key_block=KEY_BLOCK)
+    of_query = query_gradient(*arguments, jnp.stack(ranges, axis=-1), **options)
+    ranges = key_block_ranges(mask, S, query_block=QUERY_BLOCK_OF_KEYS, key_block=KEY_BLOCK)
+    reverse_ranges = query_block_ranges(ranges, key.shape[2] // KEY_BLOCK)
+    of_key, of_value = key_value_gradients(
+        *arguments, jnp.stack(reverse_ranges, axis=-1), **options
+    )
+    return of_query[:, :, :T], of_key[:, :, :S], of_value[:, :, :S], None
 
 
 _attention.defvjp(_forward, _backward)
@@ -92,16 +105,14 @@ _attention.defvjp(_forward, _backward)
 def _attend(query, key, value, mask, scale, interpret) -> tuple[jax.Array, jax.Array]:
     """The output `[B, N, T, H]`, and the log-sum-exp of the scores, float32 `[B, N, T]`."""
     T, S = query.shape[2], key.shape[2]
-    mask = _within(mask, S)
-    # Zeros, so that a weight of 0 times a padded value is 0.
-    key, value = (pad_to_blocks(x, KEY_BLOCK, dim=2) for x in (key, value))
+    mask = _in_blocks(mask, S)
     ranges = key_block_ranges(mask, S, query_block=QUERY_BLOCK, key_block=KEY_BLOCK)
     output, lse = forward(
         pad_to_blocks(query, QUERY_BLOCK, dim=2),
-        key,
-        value,
-        pad_to_blocks(mask.key_start, QUERY_BLOCK, dim=1),
-        pad_to_blocks(mask.key_end, QUERY_BLOCK, dim=1),
+        pad_to_blocks(key, KEY_BLOCK, dim=2),
+        pad_to_blocks(value, KEY_BLOCK, dim=2),
+        mask.key_start,
+        mask.key_end,
         jnp.stack(ranges, axis=-1),
         scale=scale,
         interpret=interpret,
@@ -109,7 +120,8 @@ def _attend(query, key, value, mask, scale, interpret) -> tuple[jax.Array, jax.A
     return output[:, :, :T], lse[:, :, :T]
 
 
-def _within(mask: IntervalMask, num_keys: int) -> IntervalMask:
-    """The same intervals, of which those that hold no key are empty."""
+def _in_blocks(mask: IntervalMask, num_keys: int) -> IntervalMask:
+    """The same intervals, empty where they hold no key; the padding's are empty."""
     start = jnp.maximum(mask.key_start, 0).astype(jnp.int32)
-    return IntervalMask(start, jnp.minimum(mask.key_end, num_keys).astype(jnp.int32))
+    end = jnp.minimum(mask.key_end, num_keys).astype(jnp.int32)
+    return IntervalMask(*(pad_to_blocks(x, QUERY_BLOCK, dim=1) for x in (start, end)))
