@@ -18,7 +18,7 @@ int4: XLA keeps `jnp.int4` arrays packed on GPUs, two to a byte, and Mosaic GPU 
 are, with TMA, swizzle and conversion to bfloat16 (`prmt`, `lop3`, `sub`): no packed view is needed.
 
 Roofline: bytes / bandwidth, `in * out * bits / 8` over 3.35 TB/s on an H100 SXM (4.8 on an H200).
-For gate and up of the 8B model, 28672 x 4096: 35 us at 8 bits, 17.5 (and 0.6 for scales) at 4. By
+For gate and up of the 8B model, 28672 x 4096: 35 us at 8 bits, 17.5 (and 1.1 for scales) at 4. By
 count of the PTX a warpgroup issues ~2.5 instructions per 8-bit weight and as many per 4-bit one; an
 SM has to convert 15 and 30 weights a clock to keep up and can issue 128 lanes: 30 % and 60 %.
 
