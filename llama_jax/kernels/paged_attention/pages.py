@@ -91,6 +91,8 @@ def write_pages(
     scales = pages.scales
     if scales is not None:
         tokens, new_scales = quantize_rows(tokens, pages.pages.dtype)
-        scales = scales.at[page, :, slot].set(new_scales, mode="drop")
+        # Number by number: of a whole column of heads some TPUs' compilers turn all scales around.
+        heads = jnp.arange(num_heads)
+        scales = scales.at[page[..., None], heads, slot[..., None]].set(new_scales, mode="drop")
     tokens = tokens.astype(pages.pages.dtype)
     return KVPages(pages.pages.at[page, slot].set(tokens, mode="drop"), scales)

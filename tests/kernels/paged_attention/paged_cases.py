@@ -25,9 +25,9 @@ def random_rows(
     table = shuffled.reshape(num_rows, num_pages_a_row).astype(np.int32)
     num_slots = num_pages_a_row * page_size
     shape = (num_rows, num_kv_heads, num_slots, head_dim)
-    key, value = (jnp.asarray(random.normal(size=shape), dtype) for _ in range(2))
+    key, value = (random.normal(size=shape).astype(dtype) for _ in range(2))
     query_shape = (num_rows, num_heads, num_queries, head_dim)
-    query = jnp.asarray(random.normal(size=query_shape), dtype)
+    query = random.normal(size=query_shape).astype(dtype)
 
     positions = np.arange(num_slots, dtype=np.int32)
     positions = np.where(positions < np.array(lengths)[:, None], positions, -1)

@@ -16,9 +16,9 @@ from llama_jax.kernels.paged_attention.pages import init_pages
     ("page_dtype", "num_queries", "group", "columns", "blocks_a_processor"),
     [
         (jnp.bfloat16, 1, 4, 8, 2),
-        (jnp.int8, 1, 4, 8, 3),
+        pytest.param(jnp.int8, 1, 4, 8, 3, marks=pytest.mark.slow),
         (jnp.float8_e4m3fn, 1, 4, 8, 3),
-        (jnp.bfloat16, 8, 8, 64, 1),
+        pytest.param(jnp.bfloat16, 8, 8, 64, 1, marks=pytest.mark.slow),
         (jnp.int8, 5, 8, 40, 2),
     ],
     ids=["bfloat16", "int8", "fp8", "bfloat16-64", "int8-40"],

@@ -14,6 +14,8 @@ from .paged_cases import random_rows
 
 H100 = "NVIDIA H100 80GB HBM3"
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def rows(**case):
     return random_rows([5, 2], **(dict(num_heads=4, num_kv_heads=2) | case))[:4]

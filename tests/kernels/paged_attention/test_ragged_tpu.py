@@ -37,7 +37,7 @@ def test_the_arguments_mean_to_jax_what_they_mean_to_us(monkeypatch):
 
     monkeypatch.setattr(package, "ragged_paged_attention", in_jnp)
     query, pages, table, lengths, *_ = random_rows(
-        [35, 16, 1, 0], num_heads=4, num_kv_heads=2, num_queries=2, page_size=16,
+        [18, 16, 1, 0], num_heads=2, num_kv_heads=1, num_queries=2, page_size=16,
         dtype=jnp.float32,
     )  # fmt: skip
     output = ragged_tpu.paged_attention(query, pages, table, lengths, scale=0.1)

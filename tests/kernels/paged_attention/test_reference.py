@@ -1,5 +1,8 @@
 """The paged reference against attention over the same keys and values in one piece."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,16 +14,18 @@ from .paged_cases import contiguous_attention, random_rows
 # A page, its last slot, the first of the next, several pages, one token, none.
 LENGTHS = [16, 15, 17, 61, 1, 0]
 SCALE = 0.2
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+attend_pages = jax.jit(functools.partial(reference.paged_attention, scale=SCALE))
 
 
 @pytest.mark.parametrize("num_queries", [1, 4])
-@pytest.mark.parametrize("heads", [(2, 2), (4, 1), (16, 2)])
+@pytest.mark.parametrize("heads", [(2, 2), (16, 2)])
 def test_pages_give_what_one_piece_gives(num_queries, heads):
     case = dict(num_heads=heads[0], num_kv_heads=heads[1], num_queries=num_queries)
     query, pages, table, lengths, key, value = random_rows(
         LENGTHS, page_size=16, head_dim=8, dtype=jnp.float32, **case
     )
-    paged = reference.paged_attention(query, pages, table, lengths, scale=SCALE)
+    paged = attend_pages(query, pages, table, lengths)
     expected = contiguous_attention(query, key, value, lengths, scale=SCALE)
     # Both in float32; sums of 61 terms in another order.
     np.testing.assert_allclose(paged, expected, atol=2e-6)
@@ -41,7 +46,7 @@ def test_narrow_pages_lose_little(page_dtype, error):
         page_dtype=page_dtype,
     )  # fmt: skip
     assert pages.pages.dtype == page_dtype
-    paged = reference.paged_attention(query, pages, table, lengths, scale=SCALE)
+    paged = attend_pages(query, pages, table, lengths)
     expected = contiguous_attention(query, key, value, lengths, scale=SCALE)
     assert paged.dtype == jnp.bfloat16
     np.testing.assert_allclose(paged.astype(jnp.float32), expected, atol=error)
