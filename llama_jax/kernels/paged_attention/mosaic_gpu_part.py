@@ -14,7 +14,8 @@ straight into the product, values by way of shared memory; their scales multiply
 
 Running maximum and output are kept as in flash attention (arXiv 2205.14135); the running sum stays
 spread over the threads and is added up once at the end. The maximum over tokens crosses the four
-warps, which costs two barriers a tile.
+warps, and they meet before each copy and before the second product: about half a dozen barriers of
+128 threads a tile, which the other blocks of the SM hide or do not (to be measured).
 
 Letters: B rows, Q query tokens of a row, K key heads, G query heads a key head, R = Q * G rounded
 up to 8, H head dim, TILE tokens.
@@ -177,7 +178,8 @@ def _attend_part(
         largest, total, out = state
         slot = lax.rem(tile - first, STAGES)
         plgpu.barrier_wait(arrived.at[slot])
-        # Into the slot of the tile before: all have read it when the copy is issued.
+        # Into the slot of the tile before. Pallas makes all warps meet before it issues a copy, and
+        # each has waited for its products of that tile: none still reads the slot.
         pl.when(tile + STAGES - 1 < last)(lambda: fetch(tile + STAGES - 1))
 
         key = keys.at[slot]

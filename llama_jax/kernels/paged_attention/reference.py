@@ -36,7 +36,8 @@ def paged_attention(
         and values are in the pages already.
       pages: of this layer.
       page_table: int32 `[B, P]`; entries that a row's length does not reach may be anything.
-      lengths: int32 `[B]`, tokens of each row; 0 for a row that is not in use.
+      lengths: int32 `[B]`, tokens of each row, at most `P * page_size`; 0 for a row that is not in
+        use.
       scale: multiplies the scores, usually `H ** -0.5`.
 
     Returns:
