@@ -37,6 +37,7 @@ def chat(
     seed: int = 0,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     kv_cache_dtype: CacheDtype | None = None,
+    matmul: Literal["xla", "weight_only_gpu", "weight_only_tpu"] = "xla",
     quiet: bool = False,
 ) -> None:
     """Talks with a model that is tuned for chat; reads lines from the terminal or from a pipe.
@@ -56,10 +57,13 @@ def chat(
       top_k: keep so many of the likeliest tokens, 0 all; by default the checkpoint's.
       seed: of the first answer; the next has one more, and so on.
       dtype: of weights and cache; as stored by default.
+      matmul: of quantised weights while decoding; the kernels are for Hopper GPUs and for TPUs, and
+        are not yet measured.
       kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
         each vector.
       quiet: print the answers and errors only.
     """
+    from infer.decode_operators import decode_operators_for
     from infer.generate import Generator
     from infer.loaded_model import load_model
     from infer.sampling import override_sampling
@@ -77,6 +81,7 @@ def chat(
         vocab_size=loaded.tokenizer.vocab_size,
         cache_dtype=cache_dtype_named(kv_cache_dtype),
         decode_steps=4,
+        decode_operators=decode_operators_for(loaded.params, loaded.config, matmul=matmul),
     )
     terminal = ChatTerminal(loaded, generator, sampling, max_new_tokens, quiet=quiet)
     terminal.say(f"{model}: chat format {loaded.chat_format.name}, {sampling}. {_HELP}")

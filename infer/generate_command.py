@@ -32,6 +32,7 @@ def generate(
     batch_size: int = 32,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     kv_cache_dtype: CacheDtype | None = None,
+    matmul: Literal["xla", "weight_only_gpu", "weight_only_tpu"] = "xla",
     format: Literal["auto", "chat", "raw"] = "auto",
     json: bool = False,
     quiet: bool = False,
@@ -55,6 +56,8 @@ def generate(
       batch_size: how many prompts are answered at once; draws the same random numbers and, in
         float32, gives the same answers (in bfloat16, up to rounding).
       dtype: of weights and cache; as stored by default.
+      matmul: of quantised weights while decoding; the kernels are for Hopper GPUs and for TPUs, and
+        are not yet measured.
       kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
         each vector.
       format: insist on the chat format (Llama 3.1's where there is no template but its special
@@ -66,6 +69,7 @@ def generate(
     if batch_size < 1:
         raise InputError(f"--batch-size must be at least 1, not {batch_size}")
 
+    from infer.decode_operators import decode_operators_for
     from infer.generate import Generator, check_prompts
     from infer.loaded_model import load_model
     from infer.sampling import override_sampling
@@ -94,6 +98,7 @@ def generate(
         vocab_size=loaded.tokenizer.vocab_size,
         cache_dtype=cache_dtype_named(kv_cache_dtype),
         decode_steps=4 if is_streamed else 16,
+        decode_operators=decode_operators_for(loaded.params, loaded.config, matmul=matmul),
     )
     check_prompts(tokens, [max_new_tokens] * len(tokens), loaded.config)
     start = time.monotonic()

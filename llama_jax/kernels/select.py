@@ -10,6 +10,7 @@ import functools
 
 from llama_jax.errors import InputError
 from llama_jax.kernels.attention.implementations import IMPLEMENTATIONS, attention_by_name
+from llama_jax.kernels.matmul.implementations import XLA, weight_only_matmul
 from llama_jax.kernels.operators import DECODE, PREFILL, REFERENCE, Operators
 
 AUTO = "auto"
@@ -48,8 +49,18 @@ def check_attention_names(names: tuple[str, ...]) -> None:
 
 
 @functools.cache
-def inference_operators(platform: str, device_kind: str) -> tuple[Operators, Operators]:
-    """Operators of prefill and of decoding on one device."""
-    chunked = attention_by_name("chunked", platform=platform, device_kind=device_kind)
-    return dataclasses.replace(PREFILL, attention=chunked), DECODE
+def inference_operators(
+    platform: str, device_kind: str, *, matmul: str | tuple[str, ...] = XLA
+) -> tuple[Operators, Operators]:
+    """Operators of prefill and of decoding on one device.
 
+    Args:
+      matmul: names of `matmul/implementations.py`, for quantised weights while decoding.
+
+    Raises:
+      InputError: an unknown name.
+    """
+    chunked = attention_by_name("chunked", platform=platform, device_kind=device_kind)
+    product = weight_only_matmul(matmul, platform=platform, device_kind=device_kind)
+    prefill = dataclasses.replace(PREFILL, attention=chunked)
+    return prefill, dataclasses.replace(DECODE, matmul=product)

@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from infer.generate import Generator
 from infer.generate_command import generate
 from infer.loaded_model import load_model
 from llama_jax import forward, load_checkpoint, logits
 from llama_jax.checkpoints.quantize import quantize_command
+from llama_jax.errors import InputError
 
 PROMPT = list(b"the cat sat on the mat")
 
@@ -36,3 +38,15 @@ def test_generate_and_its_dtype(chat_checkpoint, tmp_path, capsys):
     params = load_model(tmp_path / "q", dtype="bfloat16").params
     assert params["embedding"].dtype == jnp.bfloat16
     assert params["blocks"][0]["attention"]["query"].values.dtype == jnp.int8
+
+
+def test_a_kernel_that_cannot_run_here_is_refused_before_anything_is_answered(
+    chat_checkpoint, tmp_path, capsys
+):
+    with pytest.raises(InputError, match="weight_only_gpu multiplies quantised.*has none"):
+        generate(str(chat_checkpoint), prompt=("hello",), matmul="weight_only_gpu")
+    quantize_command(str(chat_checkpoint), tmp_path / "q", recipe="int8", quiet=True)
+    capsys.readouterr()
+    with pytest.raises(InputError, match="for Hopper GPUs, not cpu. These take it: xla"):
+        generate(str(tmp_path / "q"), prompt=("hello",), matmul="weight_only_gpu")
+    assert not capsys.readouterr().out
