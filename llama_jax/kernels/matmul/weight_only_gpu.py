@@ -5,7 +5,8 @@ what takes time: the weight goes through the chip as it is stored, in 8 or 4 bit
 bfloat16 in registers, where all three formats are exact. Scales meet the float32 sums: of an output
 channel after all, in the program around the kernel; of int4's groups after each group.
 
-How. A block of 4 warpgroups and 1 (or 2 and 1) owns 256 rows of the weight. The extra one streams
+How. A block of 4 warpgroups and 1 (or 2 and 1) owns up to 256 rows of the weight (128 in int4 from
+33 tokens on, which the registers of a thread would not hold otherwise). The extra one streams
 tiles of 128 bytes a row and the tokens that belong to them into a ring in shared memory (TMA,
 ~200 KiB in flight per SM; a queue of 40 KiB would already cover 3.35 TB/s at 1.5 us). Each of the
 others takes 64 rows of a tile into registers, converts them, and multiplies them with the tokens by
@@ -150,7 +151,9 @@ def weight_only(x: jax.Array, weight: QuantizedTensor, *, interpret: bool = Fals
 def _plan(num_tokens: int, weight: QuantizedTensor) -> _Plan:
     num_outputs, num_inputs = weight.shape
     tokens = -(-num_tokens // 8) * 8
-    bands = next(n for n in (4, 2, 1) if num_outputs % (64 * n) == 0)
+    # Scaled sums of two bands of int4 with more than 32 tokens would spill.
+    is_wide = weight.format is WeightFormat.INT4 and tokens > 32
+    bands = next(n for n in ((2, 1) if is_wide else (4, 2, 1)) if num_outputs % (64 * n) == 0)
     # Many warpgroups hide each other's waits; many tokens need the registers of two.
     warpgroups = min(bands, 4 if tokens <= 16 else 2)
     block = SWIZZLE_BYTES * 8 // _BITS[weight.format]
@@ -191,7 +194,7 @@ def _kernel(
     @pl.when(warpgroup == plan.warpgroups)
     def _stream():
         if not interpret:
-            plgpu.set_max_registers(24, action="decrease")
+            plgpu.set_max_registers(40, action="decrease")
 
         @pl.loop(0, count)
         def _(index):
@@ -214,8 +217,8 @@ def _kernel(
     @pl.when(warpgroup < plan.warpgroups)
     def _multiply():
         if not interpret:
-            # 64 Ki in all; 12 bytes of int4 with 64 tokens would spill at 232.
-            registers = {1: 240, 2: 240, 4: 112}[plan.warpgroups]
+            # 64 Ki in all, with what the other warpgroup keeps.
+            registers = {1: 232, 2: 232, 4: 104}[plan.warpgroups]
             plgpu.set_max_registers(registers, action="increase")
         bands = [
             (warpgroup * plan.bands + band) * 64  # rows of this block

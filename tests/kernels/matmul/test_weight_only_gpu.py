@@ -170,7 +170,8 @@ def assert_compiles_well(format: WeightFormat, num_tokens: int, shape: tuple[int
 
 @pytest.mark.parametrize("format", WeightFormat)
 def test_compiles_for_hopper_without_spills(format):
-    assert_compiles_well(format, 8, (4096, 14336))
+    # A size of its own: a kernel that was compiled before in this process is not reported again.
+    assert_compiles_well(format, 8, (4096, 8192))
 
 
 @pytest.mark.slow

@@ -104,7 +104,8 @@ def assert_compiles(target: str, format: WeightFormat, num_tokens: int, shape: t
     memory = report.compiled.memory_analysis()
     weight_bytes = shape[0] * shape[1] // (2 if format is WeightFormat.INT4 else 1)
     # Scales, tokens, and what tiles of rows are padded with.
-    assert weight_bytes <= memory.argument_size_in_bytes <= 1.2 * weight_bytes
+    most = 1.2 * weight_bytes + 2 * max(num_tokens, 16) * shape[1]
+    assert weight_bytes <= memory.argument_size_in_bytes <= most
     assert memory.temp_size_in_bytes <= 0.1 * weight_bytes
 
 
