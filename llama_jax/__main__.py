@@ -70,6 +70,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train.benchmark:bench_train",
         "tokens per second of training, and shares of the peak",
     ),
+    "bench kernels": (
+        "llama_jax.kernels.benchmark:bench_kernels",
+        "each kernel's speed, or its registers as compiled for a target",
+    ),
     "report": ("train.report:report", "what happened in a run, as pictures and a page"),
     "doctor": ("llama_jax.doctor:doctor", "devices and versions on this machine"),
 }

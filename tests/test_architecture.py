@@ -26,6 +26,8 @@ ARROWS = {
     "llama_jax.costs": {"llama_jax.config", "llama_jax.quantization"},
     "llama_jax.kernels": {
         "llama_jax.quantization", "llama_jax.compile_targets", "llama_jax.accelerators",
+        # Of the benchmarks among them.
+        "llama_jax.config", "llama_jax.machine_description",
     },
     "llama_jax.quantization": {
         "llama_jax.config", "llama_jax.kernels", "llama_jax.accelerators",
