@@ -13,8 +13,9 @@ from llama_jax.errors import InputError
 from llama_jax.kernels.paged_attention.case import PagedAttentionCase, case_of
 from llama_jax.kernels.paged_attention.pages import KVPages
 
-# Two buffers of keys and values of this size leave room in the 16 MiB of a kernel.
-_BLOCK_BYTES = 4 * 2**20
+# Two buffers of keys and values of this size, and the scores of `_QUERY_BLOCK` tokens of 64 heads
+# with what they hold, fit into the 16 MiB of a kernel: compiled for v5p, which at 4 MiB refuses.
+_BLOCK_BYTES = 2 * 2**20
 # Query tokens at once, as JAX's default.
 _QUERY_BLOCK = 32
 # Its strided loads know no other.

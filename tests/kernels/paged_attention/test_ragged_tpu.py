@@ -29,7 +29,7 @@ def test_the_arguments_mean_to_jax_what_they_mean_to_us(monkeypatch):
 
     def in_jnp(*arguments, num_kv_pages_per_block, num_queries_per_block, **options):
         query, pages, lengths, table, *_ = arguments
-        assert num_kv_pages_per_block * pages[0].nbytes <= 2**22
+        assert num_kv_pages_per_block * pages[0].nbytes <= 2**21
         assert 0 < num_queries_per_block <= query.shape[0]
         # A row without tokens breaks the chain of copies, and every fetched page must exist.
         assert np.all(lengths > 0) and np.all((table >= 0) & (table < pages.shape[0]))
@@ -49,11 +49,11 @@ def test_the_arguments_mean_to_jax_what_they_mean_to_us(monkeypatch):
 @pytest.mark.parametrize("target", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
 def test_the_kernel_compiles(target):
     pytest.importorskip("libtpu")
-    pages = jax.eval_shape(lambda: init_pages(256, 64, 2, 128, jnp.bfloat16))
+    pages = jax.eval_shape(lambda: init_pages(256, 64, 8, 128, jnp.bfloat16))
     arguments = (
-        jax.ShapeDtypeStruct((8, 8, 2, 128), jnp.bfloat16),
+        jax.ShapeDtypeStruct((8, 64, 4, 128), jnp.bfloat16),
         pages,
-        jax.ShapeDtypeStruct((8, 16), jnp.int32),
+        jax.ShapeDtypeStruct((8, 128), jnp.int32),
         jax.ShapeDtypeStruct((8,), jnp.int32),
     )
     attend = functools.partial(ragged_tpu.paged_attention, scale=0.1)
