@@ -16,8 +16,9 @@ mask.
 Bounds on an H100 (989 TFLOP/s dense in bfloat16, data sheet): 4 products of 2 * 128 * 64 * H a
 tile, and one exp2 a score. With H = 128 that is 8.4 MFLOP a tile: 1120 cycles of the tensor cores
 of one multiprocessor at 1.755 GHz, 512 of its unit for exp2 (16 a cycle), 3 * 128 and more of
-float32 arithmetic beside them. 33 KiB come from the L2 cache meanwhile. Compiled without spills,
-interpreted on CPUs, and not yet run on a GPU. To try there: turns between the warpgroups as in
+float32 arithmetic beside them. 33 KiB come from the L2 cache meanwhile. Interpreted on CPUs,
+compiled, and not yet run on a GPU. No register spills with heads of 64, nor of 128 with 3 or 4
+query heads a key head; with one, a few do. To try on hardware: turns between the warpgroups as in
 the forward pass; scores of the next tile beside dK of this one; for heads of 64, tiles of 128
 queries; several blocks for one of keys where there are few, each with some heads of the group.
 """
@@ -45,7 +46,9 @@ ROWS = 64
 WARPGROUPS = 2
 KEY_BLOCK = ROWS * WARPGROUPS
 QUERY_BLOCK = 64
-STAGES = 3
+# Two slots, and one barrier for all that a slot holds: with a third slot or barrier registers spill
+# (heads of 128, ptxas 13.0).
+STAGES = 2
 
 PER_COLUMN = plgpu.Layout.WGMMA.reduce(0)
 
@@ -90,7 +93,7 @@ def key_value_gradients(
         query, key, value, gradient, log2_total, delta, key_start, key_end, ranges,
         of_key, of_value,
         key_buffer, value_buffer, query_ring, gradient_ring, total_ring, delta_ring,
-        start_ring, end_ring, rows_ready, query_ready, gradient_ready, free,
+        start_ring, end_ring, rows_ready, ready, free,
     ):  # fmt: skip
         batch, kv_head = lax.axis_index("batch"), lax.axis_index("kv_head")
         # Under a causal mask the first block of keys has the most to do: it starts first.
@@ -121,15 +124,15 @@ def key_value_gradients(
                     visit = lax.rem(turn, num_visits)
                     queries = pl.ds(visits.visited(visit) * QUERY_BLOCK, QUERY_BLOCK)
 
-                    def fill(source, ring, ready):
+                    def fill(source, ring):
                         plgpu.copy_gmem_to_smem(source, ring.at[slot], ready.at[slot])
 
-                    fill(query.at[batch, head, queries], query_ring, query_ready)
-                    fill(log2_total.at[batch, head, queries], total_ring, query_ready)
-                    fill(key_start.at[batch, queries], start_ring, query_ready)
-                    fill(key_end.at[batch, queries], end_ring, query_ready)
-                    fill(gradient.at[batch, head, queries], gradient_ring, gradient_ready)
-                    fill(delta.at[batch, head, queries], delta_ring, gradient_ready)
+                    fill(query.at[batch, head, queries], query_ring)
+                    fill(log2_total.at[batch, head, queries], total_ring)
+                    fill(key_start.at[batch, queries], start_ring)
+                    fill(key_end.at[batch, queries], end_ring)
+                    fill(gradient.at[batch, head, queries], gradient_ring)
+                    fill(delta.at[batch, head, queries], delta_ring)
 
             lax.fori_loop(0, jnp.where(num_turns > 0, num_turns + STAGES, 0), load_block, None)
 
@@ -160,10 +163,9 @@ def key_value_gradients(
                 of_keys, of_values = totals
                 slot = lax.rem(first_turn + visit, STAGES)
                 queries, gradients = query_ring.at[slot], gradient_ring.at[slot]
-                plgpu.barrier_wait(query_ready.at[slot])
+                plgpu.barrier_wait(ready.at[slot])
                 scores = gpu.product(keys, queries, transpose_right=True)
                 weights = weights_of(scores, slot, masked)
-                plgpu.barrier_wait(gradient_ready.at[slot])
 
                 def of_scores(of_weights, weights):
                     return weights * (of_weights - per_column(delta_ring, slot))
@@ -227,8 +229,7 @@ def key_value_gradients(
             bounds,
             bounds,
             plgpu.Barrier(num_arrivals=2, num_barriers=WARPGROUPS),
-            plgpu.Barrier(num_arrivals=4, num_barriers=STAGES),
-            plgpu.Barrier(num_arrivals=2, num_barriers=STAGES),
+            plgpu.Barrier(num_arrivals=6, num_barriers=STAGES),
             plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
         ],
         grid=(B, K, S // KEY_BLOCK),
