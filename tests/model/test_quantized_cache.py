@@ -92,7 +92,7 @@ def test_logits_are_near_those_of_an_exact_cache(dtype):
     exact = forward(stacked, tokens, config=TINY)
     result, expected = (logits(stacked, x, config=TINY) for x in (hidden, exact))
     error = float(jnp.abs(result - expected).max() / jnp.abs(expected).max())
-    # Keys err by a step at most, and values too (measured: 1.2 steps of int8); and never by nothing.
+    # Keys err by a step at most, and values too (measured: 1.2 steps of int8); never by nothing.
     assert 0 < error < 2 * STEPS[dtype]
 
 
