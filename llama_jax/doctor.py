@@ -1,5 +1,7 @@
-"""`llama-jax doctor`: what this machine has, and whether the model computes the same on it."""
+"""`llama-jax doctor`: what this machine has, and whether the model and the kernels
+compute the same on it."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -15,14 +17,20 @@ _OPTIONAL = {
 }
 
 
-def doctor() -> int:
-    """Prints versions and devices, and checks a small model on each kind of device.
+def doctor(*, kernels: bool = True, kernel_seconds: float = 180.0) -> int:
+    """Prints versions and devices, and checks a small model and each kernel on them.
 
     Exits with 1 if a device computes something else than the CPU.
 
     Example:
       llama-jax doctor
+
+    Args:
+      kernels: check each kernel that the device takes, in a process of its own.
+      kernel_seconds: what each of them may take, which is mostly to start and to compile.
     """
+    if not 0 < kernel_seconds < float("inf"):
+        raise InputError(f"--kernel-seconds must be more than 0, not {kernel_seconds:g}")
     print(f"python            {platform.python_version()} on {platform.platform()}")
     print(f"processors        {os.cpu_count()}")
     for name in _BASE:
@@ -30,6 +38,12 @@ def doctor() -> int:
     for name, purpose in _OPTIONAL.items():
         print(f"{name:<17} {_version(name) or f'not installed ({purpose})'}")
 
+    # Before this process takes the device.
+    right = True
+    if kernels:
+        from llama_jax.kernels.parity_processes import check_kernels
+
+        right = check_kernels(functools.partial(print, flush=True), seconds=kernel_seconds)
     import jax
 
     try:
@@ -45,7 +59,8 @@ def doctor() -> int:
         size = f", {memory / 2**30:.1f} GiB" if memory else ""
         print(f"device            {device} ({device.platform}, {device.device_kind}{size})")
     kinds = {device.device_kind: device for device in devices}
-    return int(any([not _computes_as_cpu(device) for device in kinds.values()]))
+    models = [_computes_as_cpu(device) for device in kinds.values()]
+    return int(not (right and all(models)))
 
 
 def _computes_as_cpu(device) -> bool:

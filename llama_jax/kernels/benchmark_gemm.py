@@ -3,8 +3,8 @@
 A linear layer `y = x w^T` is three products: `fprop` sums over inputs, `dgrad` over outputs and
 `wgrad` over tokens. Operands start as bfloat16 in the layout that the model has. `excluded` times
 the product of operands that are quantised already, as rows along what is summed over; `included`
-both quantisations and, where the kernel needs it, the transposition too. In training one scale a tensor
-serves two products, so `included` is the most that quantising costs it.
+both quantisations and, where the kernel needs it, the transposition too. In training one scale a
+tensor serves two products, so `included` is the most that quantising costs it.
 
     llama-jax bench train 8b --row-length 8192 --rows 1 --matmul fp8_tensorwise --baseline
 
