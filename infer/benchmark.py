@@ -120,6 +120,7 @@ def measure(
                     "case": case,
                     "side": side.name,
                     "dtype": side.dtype,
+                    "weight_bytes": side.weight_bytes,
                     "seconds": durations,
                     "tokens_per_second": case.num_tokens / min(durations),
                 }
@@ -162,7 +163,7 @@ def _sides(path: Path, folder: Path) -> "tuple[ModelConfig, list[Side]]":
 
 def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> dict[str, Any]:
     """The rows with their fraction of the machine's peak, and the ratio of bests per case."""
-    from llama_jax.costs import forward_flops_per_token, kv_bytes_per_token, weight_bytes
+    from llama_jax.costs import forward_flops_per_token, kv_bytes_per_token
     from llama_jax.machine_roofline import matmul_rate, read_bandwidth
 
     peak_bytes = read_bandwidth()
@@ -178,7 +179,7 @@ def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> di
             fraction = flops / seconds / peak_flops[row["dtype"]]
         else:
             keys = case.batch_size * (case.prompt_length + (case.num_steps + 1) / 2)
-            step_bytes = weight_bytes(config, dtype) + keys * kv_bytes_per_token(config, dtype)
+            step_bytes = row["weight_bytes"] + keys * kv_bytes_per_token(config, dtype)
             fraction = case.num_steps * step_bytes / seconds / peak_bytes
         rows.append({**row, "case": str(case), "fraction_of_peak": fraction})
     ratios = {}

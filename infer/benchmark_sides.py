@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llama_jax.config import ModelConfig
+from llama_jax.costs import stored_bytes
 
 
 class Side(Protocol):
@@ -19,10 +20,12 @@ class Side(Protocol):
     Attributes:
       name: what the report calls it.
       dtype: of weights and cache.
+      weight_bytes: of all weights as they are held.
     """
 
     name: str
     dtype: str
+    weight_bytes: int
 
     def run(self, prompts: np.ndarray, num_steps: int) -> tuple[float, float]:
         """Seconds to prefill `prompts` int `[B, T]` with one token, and for `num_steps` more."""
@@ -37,6 +40,7 @@ class OurSide:
     def __init__(self, config: ModelConfig, params: dict[str, Any], *, dtype: str):
         self.dtype = dtype
         self._config, self._params = config, params
+        self.weight_bytes = stored_bytes(params)
 
     def run(self, prompts: np.ndarray, num_steps: int) -> tuple[float, float]:
         from infer.generate import Generator
@@ -59,6 +63,8 @@ class TransformersSide:
         self.name = f"transformers, {cache} cache"
         self.dtype = dtype
         self._model, self._cache = model, cache
+        # A tied head is one parameter.
+        self.weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
 
     def run(self, prompts: np.ndarray, num_steps: int) -> tuple[float, float]:
         import torch

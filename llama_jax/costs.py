@@ -1,5 +1,9 @@
 """What a model costs: parameters, floating-point operations, bytes. Formulas, nothing measured."""
 
+from typing import Any
+
+import jax
+import ml_dtypes
 import numpy as np
 
 from llama_jax.config import ModelConfig
@@ -48,6 +52,15 @@ def weight_bytes(config: ModelConfig, dtype: np.dtype, recipe: Recipe | str | No
     """Bytes of all weights: of the products that `recipe` quantises in its formats, scales
     included, and of everything else in `dtype`."""
     return sum(weight_parts(config, dtype, recipe).values())
+
+
+def stored_bytes(params: Any) -> int:
+    """Bytes of a tree of weights as they are, scales included; two 4-bit integers share a byte."""
+    sizes = (
+        -(-x.size // 2) if x.dtype == np.dtype(ml_dtypes.int4) else x.size * x.dtype.itemsize
+        for x in jax.tree.leaves(params)
+    )
+    return sum(sizes)
 
 
 def weight_parts(

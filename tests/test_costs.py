@@ -14,6 +14,8 @@ from llama_jax.config import (
     LLAMA_32_3B,
     TINY,
 )
+from llama_jax.quantization.quantize import quantize_weight
+from llama_jax.quantization.quantized_tensor import WeightFormat
 
 
 @pytest.mark.parametrize("config, parameters, kv_bytes", [
@@ -48,3 +50,12 @@ def test_flops_equal_what_xla_counts():
     ours = 128 * costs.forward_flops_per_token(config, num_keys=128)
     # The rest of XLA's count is norms, softmax and RoPE.
     assert np.isclose(ours, analysis["flops"], rtol=0.05)
+
+
+@pytest.mark.parametrize("weight_format", [None, *WeightFormat])
+def test_stored_bytes_are_those_of_the_formula(weight_format):
+    weight = np.ones((6, 256), np.float32)
+    if weight_format is not None:
+        weight = quantize_weight(weight, weight_format)
+    expected = {None: 4 * 6 * 256, "fp8": 6 * 260, "int8": 6 * 260, "int4": 6 * (128 + 8)}
+    assert costs.stored_bytes({"weight": weight}) == expected[weight_format]

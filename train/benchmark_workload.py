@@ -59,9 +59,12 @@ def run_of(name: str) -> tuple[RunConfig, Path | None]:
     is_run = not path.exists() or '"stages"' in _text(path / CONFIG_FILE)
     if is_run:
         return find_run(name), None
+    from llama_jax.checkpoints.dequantized import refuse_quantized
     from llama_jax.checkpoints.formats import open_source
 
-    return bare_run(open_source(path).config), path
+    source = open_source(path)
+    refuse_quantized(source, "training changes weights by less than a step of it")
+    return bare_run(source.config), path
 
 
 def _text(path: Path) -> str:

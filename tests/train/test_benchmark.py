@@ -12,6 +12,7 @@ import pytest
 
 import llama_jax.machine_roofline
 from llama_jax.__main__ import main
+from llama_jax.checkpoints.quantize import quantize_command
 from llama_jax.checkpoints.save import save_checkpoint
 from llama_jax.config import LLAMA_31_8B, TINY
 from llama_jax.costs import num_parameters
@@ -162,3 +163,12 @@ def test_bad_arguments_are_one_line(capsys, arguments, message):
         main(["bench", "train", "tiny", "--no-peer", "--quiet", *arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_quantised_checkpoint_is_refused_by_name(tmp_path, capsys):
+    save_checkpoint(tmp_path / "a", TINY, init_params(TINY, jax.random.key(0)), format="orbax")
+    quantize_command(str(tmp_path / "a"), tmp_path / "q", recipe="int8", quiet=True)
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "train", str(tmp_path / "q")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "is quantised (int8)" in error and "llama-jax convert" in error
