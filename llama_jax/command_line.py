@@ -55,4 +55,4 @@ def _one_line(box: str) -> str:
     """tyro's framed complaint, a title and some lines, as one line without the title."""
     lines = [re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", "", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines[1:] if line)
-    return re.sub(r"\s*For full helptext, (?:run|see):? ", "; for help run ", text)
+    return re.sub(r"\.?\s*For full helptext, (?:run|see):? ", "; for help run ", text)

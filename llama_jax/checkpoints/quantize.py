@@ -22,7 +22,10 @@ from llama_jax.checkpoints.quantized_source import QuantizedSource, bytes_by_par
 from llama_jax.config import PUBLISHED_MODELS, ModelConfig
 from llama_jax.costs import weight_bytes, weight_parts
 from llama_jax.errors import InputError
-from llama_jax.quantization.recipes import RecipeName, recipe_named
+from llama_jax.quantization.quantized_tensor import WeightFormat
+from llama_jax.quantization.recipes import RECIPES, RecipeName, recipe_named
+
+CALIBRATION_ROWS = 16
 
 
 def quantize_command(
@@ -32,7 +35,7 @@ def quantize_command(
     recipe: RecipeName,
     dtype: DtypeName | None = None,
     calibration: Path | None = None,
-    calibration_rows: int = 16,
+    calibration_rows: int | None = None,
     dry_run: bool = False,
     verify: bool = True,
     overwrite: bool = False,
@@ -56,13 +59,14 @@ def quantize_command(
       dtype: of everything else; as stored by default.
       calibration: some text like what the model will read, by which int4 is rounded (GPTQ). It
         runs through the model, which takes a while, and loses several times less.
-      calibration_rows: how many rows of 512 tokens of it are used.
+      calibration_rows: how many rows of 512 tokens of it are used, 16 if not given.
       dry_run: only say how many bytes it would be.
       verify: read everything back and compare.
       overwrite: replace a checkpoint at the destination, once the new one is whole.
       quiet: no progress.
     """
     stay_on_host()
+    _refuse_idle_calibration(recipe, calibration, calibration_rows)
     if dry_run:
         _dry_run(source, recipe, dtype)
         return
@@ -71,7 +75,8 @@ def quantize_command(
     opened = open_source(resolve_source(source))
     tokens = None
     if calibration is not None:
-        tokens = read_calibration(opened, calibration, calibration_rows)
+        num_rows = CALIBRATION_ROWS if calibration_rows is None else calibration_rows
+        tokens = read_calibration(opened, calibration, num_rows)
     quantized = QuantizedSource(
         opened,
         recipe_named(recipe),
@@ -101,11 +106,23 @@ def read_calibration(source: TensorSource, path: Path, num_rows: int) -> np.ndar
     length = min(ROW_TOKENS, source.config.context_length)
     tokens = source_tokenizer(source).encode(text)[: num_rows * length]
     if len(tokens) < num_rows * length:
+        fewer = len(tokens) // length
         raise InputError(
-            f"{path}: has {len(tokens):,} tokens and {num_rows} rows take {num_rows * length:,}; "
-            f"give a longer text or --calibration-rows {max(1, len(tokens) // length)}"
+            f"{path}: has {len(tokens):,} tokens, and {num_rows} times {length} are needed; give a "
+            f"longer text{f' or --calibration-rows {fewer}' if fewer else ''}"
         )
     return np.array(tokens, np.int32).reshape(num_rows, length)
+
+
+def _refuse_idle_calibration(recipe: RecipeName, text: Path | None, num_rows: int | None) -> None:
+    if text is None and num_rows is not None:
+        raise InputError("--calibration-rows: of which text? give --calibration as well")
+    if text is not None and WeightFormat.INT4 not in recipe_named(recipe).formats.values():
+        rounded = [r.name for r in RECIPES.values() if WeightFormat.INT4 in r.formats.values()]
+        raise InputError(
+            f"--calibration: {recipe} rounds nothing by a text, only {' and '.join(rounded)} do; "
+            "leave it out"
+        )
 
 
 def print_sizes(before: Mapping[str, int], after: Mapping[str, int]) -> None:
@@ -124,6 +141,11 @@ def _dry_run(source: str, recipe: RecipeName, dtype: DtypeName | None) -> None:
         kept = np.dtype(ml_dtypes.bfloat16) if dtype is None else dtype_named(dtype)
         after = weight_parts(config, kept, recipe)
     else:
+        if "/" not in source and not Path(source).exists():
+            raise InputError(
+                f"{source}: no such file or folder, and no published model; those are "
+                f"{', '.join(PUBLISHED_MODELS)}"
+            )
         opened = open_source(resolve_source(source))
         config, before = opened.config, bytes_by_part(opened.tensors)
         kept = None if dtype is None else dtype_named(dtype)

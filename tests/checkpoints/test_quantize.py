@@ -164,6 +164,12 @@ def test_what_cannot_be_quantised_is_refused_before_anything_is_written(plain, q
         quantize_command(str(plain), out, recipe="int4", calibration=text)
     with pytest.raises(InputError, match="--calibration-rows: 0"):
         quantize_command(str(plain), out, recipe="int4", calibration=text, calibration_rows=0)
+    with pytest.raises(InputError, match="--calibration: int8 rounds nothing by a text"):
+        quantize_command(str(plain), out, recipe="int8", calibration=text)
+    with pytest.raises(InputError, match="--calibration-rows: of which text"):
+        quantize_command(str(plain), out, recipe="int4", calibration_rows=3)
+    with pytest.raises(InputError, match="no published model; those are .*llama31_405b"):
+        quantize_command("llama31_405x", recipe="fp8", dry_run=True)
     assert not out.exists()
 
 
