@@ -58,7 +58,21 @@ ACCELERATORS: dict[str, Accelerator] = {
     "NVIDIA GB200": Accelerator(2500e12, 5000e12, 8.0e12, 186e9),
 }
 
+# Words of NVIDIA's names, such as `NVIDIA H100 80GB HBM3`: compute capability 9.0, and above.
+_HOPPER = frozenset(("H20", "H100", "H200", "H800", "GH200"))
+_AFTER_HOPPER = frozenset(("B100", "B200", "B300", "GB200", "GB300"))
+
 
 def accelerator(device_kind: str) -> Accelerator | None:
     """Peaks of `device_kind`; None for what is not in the table, a CPU or a part of a GPU (MIG)."""
     return ACCELERATORS.get(device_kind)
+
+
+def is_hopper(device_kind: str) -> bool:
+    """Whether it is a Hopper GPU, with the WGMMA instructions that no other generation has."""
+    return not _HOPPER.isdisjoint(device_kind.split())
+
+
+def is_hopper_or_later(device_kind: str) -> bool:
+    """Whether it is a data centre GPU of NVIDIA's, Hopper or Blackwell."""
+    return not (_HOPPER | _AFTER_HOPPER).isdisjoint(device_kind.split())

@@ -5,6 +5,7 @@
     fp8_rowwise...   xla                     xla     emulate
     int8             xla                     xla     xla; emulate on a CPU
 
+A GPU or TPU that `accelerators.py` does not list is taken to have FP8 units.
 `emulate` has FP8's numbers and nothing of its speed: the log says so. `mosaic_gpu`, our kernel for
 rows, is taken by name: no GPU has run it yet.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable
 
 import jax
 
-from llama_jax.accelerators import accelerator
+from llama_jax.accelerators import accelerator, is_hopper
 from llama_jax.errors import InputError
 from llama_jax.kernels.matmul import reference
 from llama_jax.quantization.fp8_training import quantized_matmul
@@ -115,7 +116,7 @@ def _refusal(
     if implementation == "mosaic_gpu":
         if not recipe.by_row or recipe.dtype == INT8:
             return "the kernel multiplies FP8 rows; choose fp8_rowwise, or auto"
-        if not device_kind.startswith(("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200")):
+        if platform != "gpu" or not is_hopper(device_kind):
             return f"the kernel is for Hopper GPUs, not {device_kind} ({platform}); choose auto"
         if num_devices > 1:
             return f"the kernel is for one device, not {num_devices}; choose xla, or auto"

@@ -20,25 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llama_jax.accelerators import is_hopper_or_later
 from llama_jax.kernels.attention import chunked
 from llama_jax.kernels.attention.case import AttentionCase
 from llama_jax.kernels.attention.mask import IntervalMask, MaskForm
 
 # Documents of one row that cuDNN is told of.
 MAX_DOCUMENTS = 64
-# Of JAX's device kinds, such as `NVIDIA H100 80GB HBM3`: compute capability 9.0 and above.
-HOPPER_AND_LATER = (
-    "H20",
-    "H100",
-    "H200",
-    "H800",
-    "GH200",
-    "B100",
-    "B200",
-    "B300",
-    "GB200",
-    "GB300",
-)
 
 
 def refusal(case: AttentionCase) -> str | None:
@@ -53,7 +41,7 @@ def refusal(case: AttentionCase) -> str | None:
         return "its log-sum-exp has no gradient"
     if case.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes bfloat16 and float16, not {case.dtype}"
-    hopper = not set(case.device_kind.split()).isdisjoint(HOPPER_AND_LATER)
+    hopper = is_hopper_or_later(case.device_kind)
     longest = 256 if hopper else 128
     if case.head_dim > longest or case.head_dim % 8:
         return f"heads are multiples of 8 up to {longest} numbers long, not {case.head_dim}"

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from llama_jax.accelerators import is_hopper
 from llama_jax.kernels.attention.block_ranges import key_block_ranges, query_block_ranges
 from llama_jax.kernels.attention.blocks import pad_to_blocks
 from llama_jax.kernels.attention.case import AttentionCase
@@ -27,14 +28,10 @@ from llama_jax.kernels.attention.mosaic_gpu_dq import query_gradient
 from llama_jax.kernels.attention.mosaic_gpu_forward import KEY_BLOCK, QUERY_BLOCK, forward
 from llama_jax.kernels.attention.saved import ATTENTION
 
-# Of JAX's device kinds, such as `NVIDIA H100 80GB HBM3`: compute capability 9.0 and no other, whose
-# WGMMA instructions Blackwell lacks.
-HOPPER = ("H100", "H200", "H800", "H20", "GH200")
-
 
 def refusal(case: AttentionCase) -> str | None:
     """Why `case` cannot be computed; None if it can."""
-    if case.platform != "gpu" or not set(HOPPER) & set(case.device_kind.split()):
+    if case.platform != "gpu" or not is_hopper(case.device_kind):
         return f"it runs on Hopper GPUs, not on {case.device_kind}"
     if case.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes bfloat16 and float16, not {case.dtype}"

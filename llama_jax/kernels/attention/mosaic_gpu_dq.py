@@ -11,8 +11,13 @@ dO V^T twice, 7 products in all for 5.
 
 A block of three warpgroups computes 128 rows of one head. Two compute 64 rows each; their queries
 and gradients stay in shared memory, dQ in registers. The third has the TMA bring the keys and
-values of the tiles visited, in a ring. dO V^T runs while P is computed, and dS goes from registers
-straight into the last product. Only tiles that are seen in part pay for the mask.
+values of the tiles visited, in a ring. dS goes from registers straight into the last product. Only
+tiles that are seen in part pay for the mask.
+
+P is meant to be computed while dO V^T runs, and mostly is not: ptxas 13.0 moves 62 of its 64
+exponentials to after the wait for that product in tiles with a mask, 48 of 64 in whole ones. To be
+tried first: a store between the two, which it does not move and which kept them in place in
+`mosaic_gpu_forward.py`.
 
 Bounds on an H100 (989 TFLOP/s dense in bfloat16, data sheet): 3 products of 2 * 128 * 128 * H a
 tile, and one exp2 a score. With H = 128 that is 12.6 MFLOP a tile: 1680 cycles of the tensor cores

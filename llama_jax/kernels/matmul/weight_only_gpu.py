@@ -41,11 +41,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from llama_jax.accelerators import is_hopper
 from llama_jax.kernels.mosaic_gpu_portability import SWIZZLE_BYTES, Instructions, gpu_kernel
 from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
 
 MAX_TOKENS = 64
-_HOPPER = ("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200")
 _NUM_SMS = 132  # H100 SXM and H200
 _RING_BYTES = 192 * 1024  # of the 227 KiB that a block may have
 _BITS = {WeightFormat.FP8: 8, WeightFormat.INT8: 8, WeightFormat.INT4: 4}
@@ -81,7 +81,7 @@ def refusal(
     x: jax.ShapeDtypeStruct, weight: QuantizedTensor, *, platform: str, device_kind: str
 ) -> str | None:
     """Why `weight_only` cannot take this, in one line; None if it can. Looks at shapes only."""
-    if platform != "gpu" or not device_kind.startswith(_HOPPER):
+    if platform != "gpu" or not is_hopper(device_kind):
         return f"it is written for Hopper GPUs, not {device_kind}"
     return unsupported_case(x, weight)
 

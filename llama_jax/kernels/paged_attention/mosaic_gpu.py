@@ -19,6 +19,7 @@ two instructions a number and may be what limits it (an integer shift and one bf
 import jax
 import jax.numpy as jnp
 
+from llama_jax.accelerators import is_hopper
 from llama_jax.errors import InputError
 from llama_jax.kernels.paged_attention.case import PagedAttentionCase, case_of
 from llama_jax.kernels.paged_attention.mosaic_gpu_part import TILE, attend_parts
@@ -37,10 +38,8 @@ def refusal(case: PagedAttentionCase) -> str | None:
     query_rows = case.num_queries * case.num_heads // case.num_kv_heads
     quantized = case.page_dtype in QUANTIZED_DTYPES
     most_rows = _MAX_QUERY_ROWS_QUANTIZED if quantized else _MAX_QUERY_ROWS
-    if case.platform != "gpu":
-        return f"runs on Hopper GPUs, not on {case.platform}"
-    if not any(name in case.device_kind for name in ("H100", "H200", "H800", "H20")):
-        return f"is written for Hopper GPUs (H100, H200), not for {case.device_kind}"
+    if case.platform != "gpu" or not is_hopper(case.device_kind):
+        return f"runs on Hopper GPUs, not on {case.device_kind}"
     if case.dtype not in (jnp.bfloat16, jnp.float16):
         return f"takes bfloat16 and float16 queries, not {case.dtype}"
     if case.page_dtype != case.dtype and not quantized:
