@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infer.check_prompts import check_prompts
 from infer.decode_loop import NO_TOKEN, NOT_FINITE, DecodeState, decode, prefill, start
 from infer.sampling import GREEDY, SamplingParameters, stack_sampling
 from llama_jax.config import DynamicNtkScaling, ModelConfig
@@ -64,15 +65,14 @@ class Generator:
         Args:
           params: weights with unstacked blocks, see `llama_jax.unstack_blocks`.
           eos_ids: ids that end an answer; may be empty.
-          vocab_size: only ids under it are chosen, such as the tokenizer's where the model's
-            vocabulary is padded; the model's by default.
+          vocab_size: only ids under it are chosen, such as the tokenizer's; by default the model's.
           cache_dtype: of keys and values; the weights' own by default.
           decode_steps: tokens per row between two visits of the host.
-          prefill_operators, decode_operators: attention and matrix product for prompts, and for
-            one token a row; by default those for this machine's devices.
+          prefill_operators, decode_operators: for prompts, and for one token a row; by default
+            those for this machine's devices.
         """
-        device = jax.local_devices()[0]
-        of_prefill, of_decoding = inference_operators(device.platform, device.device_kind)
+        here = jax.local_devices()[0]
+        of_prefill, of_decoding = inference_operators(here.platform, here.device_kind)
         self.config = config
         self.params = params
         self.eos_ids = eos_ids
@@ -186,31 +186,6 @@ class Generator:
                 num_steps=num_steps,
                 most_steps=self.decode_steps,
                 operators=self.decode_operators,
-            )
-
-
-def check_prompts(
-    prompts: Sequence[Sequence[int]], limits: Sequence[int], config: ModelConfig
-) -> None:
-    """Raises `InputError` for what `Generator.stream` refuses."""
-    if not prompts:
-        raise InputError("no prompt given")
-    if len(limits) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts but {len(limits)} values of max_new_tokens")
-    for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
-        if limit < 1:
-            raise InputError(f"max_new_tokens must be at least 1, not {limit}")
-        if len(prompt) == 0:
-            raise InputError(f"prompt {index + 1} is empty: give at least one token")
-        if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
-            raise InputError(
-                f"prompt {index + 1} has an id outside the vocabulary of {config.vocab_size}: "
-                "is the tokenizer of another model?"
-            )
-        if len(prompt) + limit > config.context_length:
-            raise InputError(
-                f"prompt {index + 1} has {len(prompt)} tokens and asks for {limit} new ones, over "
-                f"the context of {config.context_length}: shorten it or lower max_new_tokens"
             )
 
 

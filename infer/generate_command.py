@@ -69,8 +69,9 @@ def generate(
     if batch_size < 1:
         raise InputError(f"--batch-size must be at least 1, not {batch_size}")
 
+    from infer.check_prompts import check_prompts
     from infer.decode_operators import decode_operators_for
-    from infer.generate import Generator, check_prompts
+    from infer.generate import Generator
     from infer.loaded_model import load_model
     from infer.sampling import override_sampling
 

@@ -48,5 +48,5 @@ def refuse_quantized(source: TensorSource, what: str) -> None:
         if spec.format is not None:
             raise InputError(
                 f"{source.path}: {name} is quantised ({spec.format}), and {what}; multiply it out "
-                "first: llama-jax convert ... --dtype bfloat16"
+                f"first: llama-jax convert {source.path} NEW --to orbax --dtype bfloat16"
             )

@@ -57,8 +57,8 @@ def quantize_command(
       destination: folder to be created.
       recipe: what is quantised, and how.
       dtype: of everything else; as stored by default.
-      calibration: some text like what the model will read, by which int4 is rounded (GPTQ). It
-        runs through the model, which takes a while, and loses several times less.
+      calibration: a plain text file like what the model will read, by which int4 is rounded
+        (GPTQ). It runs through the model, which takes a while, and loses several times less.
       calibration_rows: how many rows of 512 tokens of it are used, 16 if not given.
       dry_run: only say how many bytes it would be.
       verify: read everything back and compare.
@@ -68,6 +68,8 @@ def quantize_command(
     stay_on_host()
     _refuse_idle_calibration(recipe, calibration, calibration_rows)
     if dry_run:
+        if destination is not None:
+            raise InputError(f"--dry-run writes nothing: leave out {destination}")
         _dry_run(source, recipe, dtype)
         return
     if destination is None:
@@ -99,6 +101,8 @@ def read_calibration(source: TensorSource, path: Path, num_rows: int) -> np.ndar
 
     if num_rows < 1:
         raise InputError(f"--calibration-rows: {num_rows} is not a number of rows; give 1 or more")
+    if path.suffix in (".json", ".jsonl", ".parquet"):
+        raise InputError(f"{path}: calibration takes plain text; write the texts of it to a .txt")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
