@@ -89,7 +89,7 @@ def key_value_gradients(
     gpu = Instructions(interpret)
     to_log2 = scale * LOG2_E
 
-    def kernel(
+    def attention_dkv(
         query, key, value, gradient, log2_total, delta, key_start, key_end, ranges,
         of_key, of_value,
         key_buffer, value_buffer, query_ring, gradient_ring, total_ring, delta_ring,
@@ -212,7 +212,7 @@ def key_value_gradients(
     numbers = plgpu.SMEM((STAGES, QUERY_BLOCK), jnp.float32)
     bounds = plgpu.SMEM((STAGES, QUERY_BLOCK), jnp.int32)
     return gpu_kernel(
-        kernel,
+        attention_dkv,
         interpret=interpret,
         approx_math=True,
         out_type=(

@@ -99,7 +99,7 @@ def query_gradient(
     gpu = Instructions(interpret)
     to_log2 = scale * LOG2_E
 
-    def kernel(
+    def attention_dq(
         query, key, value, gradient, log2_total, delta, key_start, key_end, ranges, result,
         query_buffer, gradient_buffer, key_ring, value_ring,
         rows_ready, key_ready, value_ready, key_free, value_free,
@@ -204,7 +204,7 @@ def query_gradient(
     buffer = swizzled(WARPGROUPS, ROWS, H, dtype=query.dtype)
     ring = swizzled(STAGES, KEY_BLOCK, H, dtype=key.dtype)
     return gpu_kernel(
-        kernel,
+        attention_dq,
         interpret=interpret,
         approx_math=True,
         out_type=jax.ShapeDtypeStruct(query.shape, query.dtype),

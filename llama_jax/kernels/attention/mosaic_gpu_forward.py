@@ -81,7 +81,7 @@ def forward(
     to_log2 = scale * LOG2_E
     gpu = Instructions(interpret)
 
-    def kernel(
+    def attention_forward(
         query, key, value, key_start, key_end, ranges, output, lse,
         query_buffer, key_ring, value_ring, lse_buffer,
         query_ready, key_ready, value_ready, key_free, value_free, turn,
@@ -228,7 +228,7 @@ def forward(
     per_slot = plgpu.Barrier(num_barriers=STAGES)
     read_by_all = plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES)
     return gpu_kernel(
-        kernel,
+        attention_forward,
         interpret=interpret,
         approx_math=True,
         out_type=(
