@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from llama_jax.accelerators import is_hopper
+from llama_jax.errors import InputError
 from llama_jax.kernels.attention.block_ranges import key_block_ranges, query_block_ranges
 from llama_jax.kernels.attention.blocks import pad_to_blocks
 from llama_jax.kernels.attention.case import AttentionCase
@@ -25,7 +26,8 @@ from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.kernels.attention.mosaic_gpu_dkv import QUERY_BLOCK as QUERY_BLOCK_OF_KEYS
 from llama_jax.kernels.attention.mosaic_gpu_dkv import key_value_gradients
 from llama_jax.kernels.attention.mosaic_gpu_dq import query_gradient
-from llama_jax.kernels.attention.mosaic_gpu_forward import KEY_BLOCK, QUERY_BLOCK, forward
+from llama_jax.kernels.attention.mosaic_gpu_forward import forward
+from llama_jax.kernels.attention.mosaic_gpu_tile import KEY_BLOCK, QUERY_BLOCK
 from llama_jax.kernels.attention.saved import ATTENTION
 
 
@@ -55,6 +57,8 @@ def attention(
     Args:
       interpret: simulates the kernels on the CPU.
     """
+    if not scale > 0:
+        raise InputError(f"attention mosaic_gpu: scale must be positive, not {scale}")
     output, lse = _attention(query, key, value, mask, scale, interpret)
     return (output, lse) if return_lse else output
 

@@ -32,19 +32,21 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from llama_jax.kernels.attention.block_ranges import BlockRanges
-from llama_jax.kernels.attention.mosaic_gpu_dq import (
+from llama_jax.kernels.attention.mosaic_gpu_dq import log2_totals
+from llama_jax.kernels.attention.mosaic_gpu_tile import (
     COMPUTE_REGISTERS,
+    KEY_BLOCK,
     LOAD_REGISTERS,
     LOG2_E,
     MATRIX,
-    log2_totals,
+    ROWS,
+    WARPGROUPS,
 )
 from llama_jax.kernels.attention.reference import MASKED
 from llama_jax.kernels.mosaic_gpu_portability import Instructions, gpu_kernel, swizzled
 
-ROWS = 64
-WARPGROUPS = 2
-KEY_BLOCK = ROWS * WARPGROUPS
+# A warpgroup has `ROWS` keys.
+assert KEY_BLOCK == ROWS * WARPGROUPS
 QUERY_BLOCK = 64
 # Two slots, and one barrier for all that a slot holds: with a third slot or barrier registers spill
 # (heads of 128, ptxas 13.0).

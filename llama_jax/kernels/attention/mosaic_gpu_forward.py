@@ -22,7 +22,6 @@ one tile behind the next.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -31,26 +30,25 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from llama_jax.kernels.attention.block_ranges import BlockRanges
+from llama_jax.kernels.attention.mosaic_gpu_tile import (
+    COMPUTE_REGISTERS,
+    KEY_BLOCK,
+    LOAD_REGISTERS,
+    LOG2_E,
+    MATRIX,
+    PER_ROW,
+    QUERY_BLOCK,
+    ROWS,
+    STAGES,
+    WARPGROUPS,
+    load_visited,
+)
 from llama_jax.kernels.attention.reference import MASKED
 from llama_jax.kernels.mosaic_gpu_portability import Instructions, gpu_kernel, swizzled
 
-# Rows of a warpgroup: those of a WGMMA.
-ROWS = 64
-WARPGROUPS = 2
-QUERY_BLOCK = ROWS * WARPGROUPS
-KEY_BLOCK = 128
-STAGES = 2
-# Registers of a thread. A multiprocessor has 65536: 128 * (2 * 240 + 24) = 64512.
-COMPUTE_REGISTERS = 240
-LOAD_REGISTERS = 24
-
-LOG2_E = math.log2(math.e)
 # Less than any score and more than a masked one times any sensible scale: in a row that has seen
 # nothing yet, exp2(masked - smallest) is 0 and not 1.
 SMALLEST = -1e20
-
-MATRIX = plgpu.Layout.WGMMA
-PER_ROW = plgpu.Layout.WGMMA.reduce(1)
 
 
 def forward(
@@ -97,28 +95,13 @@ def forward(
         @pl.when(warpgroup == WARPGROUPS)
         def load():
             plgpu.set_max_registers(LOAD_REGISTERS, action="decrease")
-
-            def load_block(visit, _):
-                slot = lax.rem(visit, STAGES)
-
-                def fill(source, ring, free, ready):
-                    @pl.when(visit >= STAGES)
-                    def wait_for_the_slot():
-                        plgpu.barrier_wait(free.at[slot])
-
-                    @pl.when(visit < num_visits)
-                    def copy():
-                        keys = pl.ds(visits.visited(visit) * KEY_BLOCK, KEY_BLOCK)
-                        plgpu.copy_gmem_to_smem(
-                            source.at[batch, kv_head, keys], ring.at[slot], ready.at[slot]
-                        )
-
-                fill(key, key_ring, key_free, key_ready)
-                fill(value, value_ring, value_free, value_ready)
-
-            # The last rounds only wait, until what is in the ring has been read: no arrival at a
-            # barrier is left over, so that the interpreter would report one that is missing.
-            lax.fori_loop(0, jnp.where(num_visits > 0, num_visits + STAGES, 0), load_block, None)
+            load_visited(
+                visits,
+                num_visits,
+                (batch, kv_head),
+                (key, key_ring, key_free, key_ready),
+                (value, value_ring, value_free, value_ready),
+            )
 
         @pl.when(warpgroup < WARPGROUPS)
         def compute():
