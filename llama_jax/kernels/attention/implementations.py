@@ -1,21 +1,18 @@
 """Attention by name: every implementation there is, and how one is chosen.
 
-One name is strict: what it cannot do is an error that says which names would take it. Of several
-names the first that takes the case runs. The choice is made while tracing, from shapes, dtypes and
-the form of the mask, and is logged once.
+What a name means is in `kernels/named_choice.py`. The choice is made from shapes, dtypes and the
+form of the mask.
 """
 
-import functools
 import importlib
-import logging
 from collections.abc import Callable
 
 import jax
 
-from llama_jax.errors import InputError
 from llama_jax.kernels.attention.case import AttentionCase, case_of
 from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.kernels.attention.quantized_vectors import QuantizedVectors
+from llama_jax.kernels.named_choice import choose_named, known_names
 
 # Name -> module with `attention`, `refusal(case)` and, where sizes depend on the platform,
 # `options(case)`. Imported when named: each brings a part of Pallas.
@@ -29,8 +26,6 @@ IMPLEMENTATIONS: dict[str, str] = {
 }
 
 _TAKE_QUANTIZED_KEYS = ("reference", "chunked")
-
-_log = logging.getLogger(__name__)
 
 
 def attention_by_name(
@@ -46,9 +41,7 @@ def attention_by_name(
     Raises:
       InputError: an unknown name, here; a case that none of the names takes, when it is traced.
     """
-    names = (names,) if isinstance(names, str) else tuple(names)
-    for name in names:
-        _check_known(name)
+    names = known_names("attention", names, IMPLEMENTATIONS)
 
     def attention(
         query: jax.Array,
@@ -73,24 +66,19 @@ def attention_by_name(
 
 def implementation(name: str):
     """The module of `name`, with `attention` and `refusal`. Raises `InputError` if unknown."""
-    _check_known(name)
+    known_names("attention", name, IMPLEMENTATIONS)
     return importlib.import_module(IMPLEMENTATIONS[name])
 
 
 def choose(names: tuple[str, ...], case: AttentionCase) -> str:
-    """The first of `names` that takes `case`. Raises `InputError` with their reasons if none does.
-
-    The log has a line for each case that a name takes, with the reasons of those before it.
-    """
-    reasons = []
-    for name in names:
-        reason = refusal(name, case)
-        if reason is None:
-            _report(name, case, tuple(reasons))
-            return name
-        reasons.append(f"{name}: {reason}")
-    takers = [name for name in IMPLEMENTATIONS if refusal(name, case) is None]
-    raise InputError(f"attention {'; '.join(reasons)}. These take it: {', '.join(takers)}")
+    """The first of `names` that takes `case`. Raises `InputError` with reasons if none does."""
+    described = (
+        f"{case.platform}, {case.dtype.name}, {case.num_queries} queries, {case.num_keys} keys, "
+        f"{case.num_heads}/{case.num_kv_heads} heads of {case.head_dim}, {case.form.value} mask"
+    )
+    return choose_named(
+        "attention", names, IMPLEMENTATIONS, lambda name: refusal(name, case), described
+    )
 
 
 def refusal(name: str, case: AttentionCase) -> str | None:
@@ -98,25 +86,3 @@ def refusal(name: str, case: AttentionCase) -> str | None:
     if case.quantized_keys and name not in _TAKE_QUANTIZED_KEYS:
         return "it takes no quantised keys and values"
     return implementation(name).refusal(case)
-
-
-@functools.cache
-def _report(name: str, case: AttentionCase, refused: tuple[str, ...]) -> None:
-    _log.info(
-        "attention: %s (%s, %s, %d queries, %d keys, %d/%d heads of %d, %s mask)%s",
-        name,
-        case.platform,
-        case.dtype.name,
-        case.num_queries,
-        case.num_keys,
-        case.num_heads,
-        case.num_kv_heads,
-        case.head_dim,
-        case.form.value,
-        f"; refused: {'; '.join(refused)}" if refused else "",
-    )
-
-
-def _check_known(name: str) -> None:
-    if name not in IMPLEMENTATIONS:
-        raise InputError(f"attention {name!r} is not one of {', '.join(IMPLEMENTATIONS)}")

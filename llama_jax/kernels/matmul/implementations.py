@@ -1,22 +1,18 @@
 """Products with quantised weights by name: every implementation there is, and how one is chosen.
 
-As for attention (`kernels/attention/implementations.py`): one name is strict, of several the first
-that takes the case runs, and the log says once which. The kernels are for decoding, where a product
-has few tokens and one device; prompts, and weights that are not quantised, are multiplied plainly
-whatever the names. `xla` quantises the activations of an FP8 weight, the kernels do not: what they
-compute is nearer to the unquantised product.
+What a name means is in `kernels/named_choice.py`. The kernels are for decoding, where a product has
+few tokens and one device; more tokens, which the log tells of, and weights that are not quantised
+are multiplied plainly whatever the names. `xla` quantises the activations of an FP8 weight, the
+kernels do not: what they compute is nearer to the unquantised product.
 """
 
-import functools
 import importlib
-import logging
-import math
 from collections.abc import Callable
 
 import jax
 
-from llama_jax.errors import InputError
 from llama_jax.kernels.matmul import flattened
+from llama_jax.kernels.named_choice import choose_named, known_names, report_choice
 from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
 XLA = "xla"
@@ -28,8 +24,6 @@ _KERNELS: dict[str, str] = {
 IMPLEMENTATIONS = (XLA, *_KERNELS)
 # More tokens than a kernel takes are a prompt.
 MAX_TOKENS = 64
-
-_log = logging.getLogger(__name__)
 
 
 def weight_only_matmul(
@@ -47,18 +41,14 @@ def weight_only_matmul(
       InputError: an unknown name, here; a product of at most `MAX_TOKENS` tokens with a quantised
         weight that none of the names takes, when it is traced.
     """
-    names = (names,) if isinstance(names, str) else tuple(names)
-    for name in names:
-        if name not in IMPLEMENTATIONS:
-            raise InputError(f"matmul: must be of {', '.join(IMPLEMENTATIONS)}, not {name!r}")
+    names = known_names("matmul", names, IMPLEMENTATIONS)
 
     def matmul(
         x: jax.Array, weight: jax.Array | QuantizedTensor, *, contracted: int = 1
     ) -> jax.Array:
-        leading = x.shape[: x.ndim - contracted]
-        is_prompt = math.prod(leading) > MAX_TOKENS
-        if is_prompt or not isinstance(weight, QuantizedTensor):
+        if not isinstance(weight, QuantizedTensor):
             return flattened.matmul(x, weight, contracted=contracted)
+        leading = x.shape[: x.ndim - contracted]
         outputs = weight.shape[: weight.ndim - contracted]
         matrix = weight.as_matrix(contracted)
         rows = x.reshape(-1, matrix.shape[1])
@@ -71,34 +61,24 @@ def weight_only_matmul(
 
 
 def _choose(names, rows, matrix: QuantizedTensor, platform: str, device_kind: str) -> str:
-    """The first of `names` that takes the product."""
+    """The first of `names` that takes the product; `XLA` if its tokens are a prompt's."""
+    num_tokens, (num_outputs, num_inputs) = rows.shape[0], matrix.shape
+    described = (
+        f"{matrix.format} weight of {num_outputs} outputs and {num_inputs} inputs, "
+        f"{num_tokens} tokens"
+    )
+    if num_tokens > MAX_TOKENS:
+        if names != (XLA,):
+            described += f", which is more than the {MAX_TOKENS} of a kernel"
+        report_choice("matmul", XLA, described, ())
+        return XLA
 
     def refusal(name: str) -> str | None:
         if name == XLA:
             return None
         return _module(name).refusal(rows, matrix, platform=platform, device_kind=device_kind)
 
-    reasons = []
-    for name in names:
-        reason = refusal(name)
-        if reason is None:
-            _report(name, matrix.format.value, matrix.shape, rows.shape[0], tuple(reasons))
-            return name
-        reasons.append(f"{name}: {reason}")
-    takers = [name for name in IMPLEMENTATIONS if refusal(name) is None]
-    raise InputError(f"matmul {'; '.join(reasons)}. These take it: {', '.join(takers)}")
-
-
-@functools.cache
-def _report(name: str, format: str, shape: tuple[int, ...], num_tokens: int, refused) -> None:
-    _log.info(
-        "matmul: %s (%s weight of %d outputs and %d inputs, %d tokens)%s",
-        name,
-        format,
-        *shape,
-        num_tokens,
-        f"; refused: {'; '.join(refused)}" if refused else "",
-    )
+    return choose_named("matmul", names, IMPLEMENTATIONS, refusal, described)
 
 
 def _module(name: str):

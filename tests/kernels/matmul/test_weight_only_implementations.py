@@ -10,7 +10,8 @@ import pytest
 
 from llama_jax.errors import InputError
 from llama_jax.kernels.matmul import flattened, weight_only_tpu
-from llama_jax.kernels.matmul.implementations import MAX_TOKENS, _report, weight_only_matmul
+from llama_jax.kernels.matmul.implementations import MAX_TOKENS, weight_only_matmul
+from llama_jax.kernels.named_choice import report_choice
 from llama_jax.quantization.quantized_tensor import QuantizedTensor, WeightFormat
 
 CPU = {"platform": "cpu", "device_kind": "cpu"}
@@ -26,7 +27,7 @@ def interpreted(monkeypatch):
     monkeypatch.setattr(
         weight_only_tpu, "weight_only", lambda x, w: calls.append(x.shape) or kernel(x, w)
     )
-    _report.cache_clear()
+    report_choice.cache_clear()
     return calls
 
 
@@ -47,7 +48,8 @@ def test_a_kernel_multiplies_what_stands_in_several_dimensions(interpreted):
     np.testing.assert_allclose(np.float64(result), wanted, rtol=2**-8, atol=1e-3)
 
 
-def test_prompts_and_unquantised_weights_are_multiplied_plainly(interpreted):
+def test_prompts_and_unquantised_weights_are_multiplied_plainly(interpreted, caplog):
+    caplog.set_level(logging.INFO)
     matmul, weight = weight_only_matmul("weight_only_tpu", **TPU), output_projection()
     prompt = jax.random.normal(jax.random.key(2), (1, MAX_TOKENS + 1, 4, 64), jnp.bfloat16)
     plain = weight.dequantize(jnp.bfloat16)
@@ -57,6 +59,7 @@ def test_prompts_and_unquantised_weights_are_multiplied_plainly(interpreted):
             np.float32(flattened.matmul(x, w, contracted=2)),
         )
     assert not interpreted
+    assert "65 tokens, which is more than the 64 of a kernel" in "".join(caplog.messages)
     matmul(prompt[:, 1:], weight, contracted=2)
     assert interpreted == [(MAX_TOKENS, 256)]
 
@@ -69,7 +72,7 @@ def test_one_name_is_strict_and_says_why():
         weight_only_matmul("weight_only_tpu", **TPU)(x.astype(jnp.float32), weight, contracted=2)
     with pytest.raises(InputError, match="for TPUs, not NVIDIA H100.*xla, weight_only_gpu$"):
         weight_only_matmul("weight_only_tpu", **H100)(x, weight, contracted=2)
-    with pytest.raises(InputError, match="must be of xla, weight_only_gpu, .*not 'weight_only'"):
+    with pytest.raises(InputError, match="'weight_only' is not one of xla, weight_only_gpu"):
         weight_only_matmul("weight_only", **CPU)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from llama_jax.errors import InputError
-from llama_jax.kernels.paged_attention import implementations, reference
+from llama_jax.kernels import named_choice
+from llama_jax.kernels.paged_attention import reference
 from llama_jax.kernels.paged_attention.implementations import paged_attention_by_name
 
 from .paged_cases import random_rows
@@ -31,11 +32,11 @@ def test_one_name_is_strict_and_says_who_would():
 
 
 def test_of_several_names_the_first_that_can_runs_and_is_logged_once(caplog):
-    implementations._report.cache_clear()
+    named_choice.report_choice.cache_clear()
     names = ("mosaic_gpu", "ragged_tpu", "reference")
     attend = paged_attention_by_name(names, platform="tpu", device_kind="TPU v5p")
     arguments = rows(page_dtype=jnp.int8)
-    with caplog.at_level(logging.INFO, logger=implementations.__name__):
+    with caplog.at_level(logging.INFO, logger=named_choice.__name__):
         output = attend(*arguments, scale=0.1)
         attend(*arguments, scale=0.1)
     np.testing.assert_array_equal(output, reference.paged_attention(*arguments, scale=0.1))
