@@ -61,11 +61,6 @@ def races_found() -> bool:
     return _interpreter().gpu_callbacks.get_races().races_found
 
 
-def reset_interpreter() -> None:
-    """To be called when an interpreted kernel has raised, before the next one is interpreted."""
-    _interpreter().gpu_callbacks.reset_gpu_interpret_mode_state()
-
-
 def _interpreter():
     # Imported where it is used: private in 0.10.2, and no path to hardware needs it.
     from jax._src.pallas.mosaic.interpret import thread_map

@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
-from llama_jax.kernels.attention.quantized_vectors import QuantizedVectors, quantize_vectors
+from llama_jax.kernels.attention.quantized_vectors import (
+    QUANTIZED_DTYPES,
+    QuantizedVectors,
+    check_cache_dtype,
+    quantize_vectors,
+)
 
 Vectors = jax.Array | QuantizedVectors
 
@@ -67,8 +72,11 @@ def init_cache(config: ModelConfig, batch_size: int, num_slots: int, dtype: jnp.
     """An empty cache with room for `num_slots` tokens a row, no padding.
 
     Args:
-      dtype: of keys and values; one of 8 bits makes a quantised cache.
+      dtype: of keys and values; int8 and float8_e4m3fn make a quantised cache.
+
+    Raises `InputError` for a dtype that a cache cannot have.
     """
+    check_cache_dtype(dtype)
     shape = (batch_size, config.num_kv_heads, num_slots, config.head_dim)
     return KVCache(
         keys=tuple(_empty(shape, dtype) for _ in range(config.num_layers)),
@@ -80,6 +88,6 @@ def init_cache(config: ModelConfig, batch_size: int, num_slots: int, dtype: jnp.
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> Vectors:
     zeros = jnp.zeros(shape, dtype)
-    if jnp.dtype(dtype).itemsize > 1:
+    if jnp.dtype(dtype) not in QUANTIZED_DTYPES:
         return zeros
     return QuantizedVectors(zeros, jnp.zeros(shape[:-1], jnp.float32))

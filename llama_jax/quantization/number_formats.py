@@ -101,11 +101,6 @@ def to_format(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return (jnp.rint(x) if jnp.issubdtype(dtype, jnp.integer) else x).astype(dtype)
 
 
-def to_fp8(x: jax.Array, dtype: jnp.dtype = E4M3) -> jax.Array:
-    """`to_format` for the formats of FP8."""
-    return to_format(x, dtype)
-
-
 def quantize(
     x: jax.Array, scale: jax.Array, dtype: jnp.dtype, *, axes: int | tuple[int, ...] = ()
 ) -> jax.Array:

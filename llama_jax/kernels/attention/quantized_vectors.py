@@ -11,7 +11,21 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from llama_jax.quantization.number_formats import quantize_rows
+from llama_jax.errors import InputError
+from llama_jax.quantization.number_formats import E4M3, INT8, quantize_rows
+
+QUANTIZED_DTYPES = (INT8, E4M3)
+
+
+def check_cache_dtype(dtype: jnp.dtype) -> None:
+    """Raises `InputError` if keys and values of a cache cannot be of `dtype`."""
+    dtype = jnp.dtype(dtype)
+    is_plain = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1
+    if not is_plain and dtype not in QUANTIZED_DTYPES:
+        raise InputError(
+            "a cache of keys and values is of float32, bfloat16, float16, int8 or float8_e4m3fn, "
+            f"not {dtype}"
+        )
 
 
 @jax.tree_util.register_dataclass

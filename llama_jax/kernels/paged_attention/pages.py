@@ -21,9 +21,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from llama_jax.quantization.number_formats import E4M3, INT8, quantize_rows
-
-QUANTIZED_DTYPES = (INT8, E4M3)
+from llama_jax.kernels.attention.quantized_vectors import QUANTIZED_DTYPES, check_cache_dtype
+from llama_jax.quantization.number_formats import quantize_rows
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +52,11 @@ class KVPages:
 def init_pages(
     num_pages: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: jnp.dtype
 ) -> KVPages:
-    """Empty pages of one layer; int8 and float8_e4m3fn get scales."""
+    """Empty pages of one layer; int8 and float8_e4m3fn get scales.
+
+    Raises `InputError` for a dtype that pages cannot have.
+    """
+    check_cache_dtype(dtype)
     pages = jnp.zeros((num_pages, page_size, 2 * num_kv_heads, head_dim), dtype)
     if jnp.dtype(dtype) not in QUANTIZED_DTYPES:
         return KVPages(pages, None)

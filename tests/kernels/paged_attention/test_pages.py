@@ -7,7 +7,10 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from llama_jax.compile_targets import target_devices
+from llama_jax.config import TINY
+from llama_jax.errors import InputError
 from llama_jax.kernels.paged_attention.pages import KVPages, init_pages, write_pages
+from llama_jax.model import init_cache
 
 PAGE_SIZE, K, H = 4, 2, 8
 TABLE = np.array([[5, 2], [0, 3]], np.int32)
@@ -115,3 +118,13 @@ def test_pages_are_a_tree_with_and_without_scales():
         assert len(jax.tree.leaves(pages)) == leaves
         assert isinstance(jax.tree.map(jnp.zeros_like, pages), KVPages)
         assert (pages.page_size, pages.num_kv_heads) == (16, 4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e5m2, jnp.int4, jnp.uint8, jnp.int32], ids=str)
+def test_what_no_cache_holds_is_refused(dtype):
+    for empty in (
+        lambda: init_pages(3, 16, 4, 8, dtype),
+        lambda: init_cache(TINY, 1, 16, dtype),
+    ):
+        with pytest.raises(InputError, match="int8 or float8_e4m3fn, not "):
+            empty()
