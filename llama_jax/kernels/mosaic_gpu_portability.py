@@ -93,7 +93,8 @@ _programs = weakref.WeakKeyDictionary()
 
 def swizzled(*shape: int, dtype: jnp.dtype) -> plgpu.SMEM:
     """Shared memory `[..., rows, columns]` for operands of products, in rows of 128 bytes."""
-    columns = SWIZZLE_BYTES // jnp.dtype(dtype).itemsize
+    bits = 4 if dtype == jnp.int4 else 8 * jnp.dtype(dtype).itemsize
+    columns = SWIZZLE_BYTES * 8 // bits
     assert shape[-1] % columns == 0 and shape[-2] % 8 == 0, shape
     transforms = (plgpu.TilingTransform((8, columns)), plgpu.SwizzleTransform(SWIZZLE_BYTES))
     return plgpu.SMEM(shape, dtype, transforms=transforms)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 
 from llama_jax.kernels.matmul import flattened
+from llama_jax.kernels.matmul.few_tokens import MAX_TOKENS
 from llama_jax.kernels.named_choice import choose_named, known_names, report_choice
 from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
@@ -22,8 +23,6 @@ _KERNELS: dict[str, str] = {
     "weight_only_tpu": "llama_jax.kernels.matmul.weight_only_tpu",
 }
 IMPLEMENTATIONS = (XLA, *_KERNELS)
-# More tokens than a kernel takes are a prompt.
-MAX_TOKENS = 64
 
 
 def weight_only_matmul(

@@ -27,9 +27,9 @@ Sums are written in float32, padded to 8 tokens: with 4096 x 14336, 8 splits and
 and back, beside 59 MB (8 bits) or 29 MB of weight; with 64 tokens 8 MB.
 
 No GPU has run this: interpreted on CPUs, and compiled for sm_90a without spills. To try there:
-`_RING_BYTES` halved with two blocks on an SM; without the
-subtraction in int4's conversion (136 times the sum of the tokens, once a group, undoes the bias);
-clusters of two blocks that share the tokens (multicast) from 32 tokens on.
+`_RING_BYTES` halved with two blocks on an SM; without the subtraction in int4's conversion (136
+times the sum of the tokens, once a group, undoes the bias); clusters of two blocks that share the
+tokens (multicast) from 32 tokens on.
 """
 
 import functools
@@ -42,10 +42,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from llama_jax.accelerators import is_hopper
-from llama_jax.kernels.mosaic_gpu_portability import SWIZZLE_BYTES, Instructions, gpu_kernel
+from llama_jax.kernels.matmul.few_tokens import unsupported_operands
+from llama_jax.kernels.mosaic_gpu_portability import (
+    SWIZZLE_BYTES,
+    Instructions,
+    gpu_kernel,
+    swizzled,
+)
 from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
 
-MAX_TOKENS = 64
 _NUM_SMS = 132  # H100 SXM and H200
 _RING_BYTES = 192 * 1024  # of the 227 KiB that a block may have
 _BITS = {WeightFormat.FP8: 8, WeightFormat.INT8: 8, WeightFormat.INT4: 4}
@@ -88,12 +93,8 @@ def refusal(
 
 def unsupported_case(x: jax.ShapeDtypeStruct, weight: QuantizedTensor) -> str | None:
     """What of the shapes and dtypes the kernel cannot take; None if nothing."""
-    if x.dtype != jnp.bfloat16:
-        return f"it multiplies bfloat16, not {x.dtype}"
-    if x.ndim != 2 or weight.ndim != 2:
-        return f"it takes matrices, not x {x.shape} and weight {weight.shape}"
-    if not 1 <= x.shape[0] <= MAX_TOKENS:
-        return f"it takes 1 to {MAX_TOKENS} tokens, not {x.shape[0]}"
+    if reason := unsupported_operands(x, weight):
+        return reason
     num_outputs, num_inputs = weight.shape
     block = SWIZZLE_BYTES * 8 // _BITS[weight.format]
     if num_outputs % 64 or num_inputs % block:
@@ -132,8 +133,8 @@ def weight_only(x: jax.Array, weight: QuantizedTensor, *, interpret: bool = Fals
         interpret=interpret,
         out_type=jax.ShapeDtypeStruct((plan.splits, num_outputs, plan.tokens), jnp.float32),
         scratch_types=dict(
-            weight_ring=_tile(plan.stages, plan.rows, plan.block, weight.values.dtype),
-            token_ring=_tile(plan.stages, plan.tokens, plan.block, x.dtype),
+            weight_ring=swizzled(plan.stages, plan.rows, plan.block, dtype=weight.values.dtype),
+            token_ring=swizzled(plan.stages, plan.tokens, plan.block, dtype=x.dtype),
             filled=plgpu.Barrier(num_arrivals=2, num_barriers=plan.stages),
             emptied=plgpu.Barrier(num_arrivals=plan.warpgroups, num_barriers=plan.stages),
         ),
@@ -164,16 +165,6 @@ def _plan(num_tokens: int, weight: QuantizedTensor) -> _Plan:
     return _Plan(tokens, warpgroups, bands // warpgroups, block, stages, splits)
 
 
-def _tile(stages: int, rows: int, columns: int, dtype: jnp.dtype) -> plgpu.SMEM:
-    """A ring of tiles with rows of 128 bytes, which TMA and WGMMA agree on."""
-    bits = 4 if dtype == jnp.int4 else 8 * jnp.dtype(dtype).itemsize
-    transforms = (
-        plgpu.TilingTransform((8, SWIZZLE_BYTES * 8 // bits)),
-        plgpu.SwizzleTransform(SWIZZLE_BYTES),
-    )
-    return plgpu.SMEM((stages, rows, columns), dtype, transforms=transforms)
-
-
 def _kernel(
     weight, x, *rest, weight_ring, token_ring, filled, emptied, plan: _Plan, format, interpret
 ):
@@ -193,8 +184,7 @@ def _kernel(
 
     @pl.when(warpgroup == plan.warpgroups)
     def _stream():
-        if not interpret:
-            plgpu.set_max_registers(40, action="decrease")
+        plgpu.set_max_registers(40, action="decrease")
 
         @pl.loop(0, count)
         def _(index):
@@ -216,10 +206,9 @@ def _kernel(
 
     @pl.when(warpgroup < plan.warpgroups)
     def _multiply():
-        if not interpret:
-            # 64 Ki in all, with what the other warpgroup keeps.
-            registers = {1: 232, 2: 232, 4: 104}[plan.warpgroups]
-            plgpu.set_max_registers(registers, action="increase")
+        # 64 Ki in all, with what the other warpgroup keeps.
+        registers = {1: 232, 2: 232, 4: 104}[plan.warpgroups]
+        plgpu.set_max_registers(registers, action="increase")
         bands = [
             (warpgroup * plan.bands + band) * 64  # rows of this block
             for band in range(plan.bands)

@@ -33,9 +33,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from llama_jax.kernels.matmul.few_tokens import unsupported_operands
 from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
 
-MAX_TOKENS = 64
 # A block of the weight: large enough that fetching it takes microseconds, and with the next one and
 # their bfloat16 well within the 16 MiB of VMEM that a kernel is given by default.
 _BLOCK_OUTPUTS = (512, 256, 128)
@@ -56,12 +56,8 @@ def refusal(
 
 def unsupported_case(x: jax.ShapeDtypeStruct, weight: QuantizedTensor) -> str | None:
     """What of the shapes and dtypes the kernel cannot take; None if nothing."""
-    if x.dtype != jnp.bfloat16:
-        return f"it multiplies bfloat16, not {x.dtype}"
-    if x.ndim != 2 or weight.ndim != 2:
-        return f"it takes matrices, not x {x.shape} and weight {weight.shape}"
-    if not 1 <= x.shape[0] <= MAX_TOKENS:
-        return f"it takes 1 to {MAX_TOKENS} tokens, not {x.shape[0]}"
+    if reason := unsupported_operands(x, weight):
+        return reason
     if weight.shape[0] % 128 or weight.shape[1] % 128:
         return "it takes multiples of 128 outputs and inputs, not {} and {}".format(*weight.shape)
     if _block(weight) is None:

@@ -10,7 +10,8 @@ import pytest
 
 from llama_jax.errors import InputError
 from llama_jax.kernels.matmul import flattened, weight_only_tpu
-from llama_jax.kernels.matmul.implementations import MAX_TOKENS, weight_only_matmul
+from llama_jax.kernels.matmul.few_tokens import MAX_TOKENS
+from llama_jax.kernels.matmul.implementations import weight_only_matmul
 from llama_jax.kernels.named_choice import report_choice
 from llama_jax.quantization.quantized_tensor import QuantizedTensor, WeightFormat
 
