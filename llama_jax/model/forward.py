@@ -55,16 +55,20 @@ def forward(
       segment_ids: int `[B, T]`; runs of equal ids are documents that do not see each other.
       dtype: of the activations, by default that of the embedding. Weights of another dtype are
         cast where they are used, and their gradients keep the weights' own dtype.
-      remat: what the backward pass keeps, one of `REMAT_POLICIES`.
+      remat: what the backward pass keeps, one of `REMAT_POLICIES`; other than none for stacked
+        blocks only.
 
     Returns:
       `[B, T, D]` in `dtype`.
 
     Raises:
-      InputError: packed documents with `DynamicNtkScaling`, or an unknown `remat`.
+      InputError: packed documents with `DynamicNtkScaling`; a `remat` that is unknown, or not for
+        these blocks.
     """
     if remat not in REMAT_POLICIES:
         raise InputError(f"remat {remat!r} is not one of {', '.join(REMAT_POLICIES)}")
+    if remat != "none" and isinstance(params["blocks"], tuple):
+        raise InputError(f"remat {remat!r} is for stacked blocks, and these are a tuple of layers")
     if segment_ids is not None and isinstance(config.rope_scaling, DynamicNtkScaling):
         raise InputError(
             "dynamic NTK scaling depends on the length of a row, so packed documents would change "

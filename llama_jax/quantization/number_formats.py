@@ -16,15 +16,16 @@ import jax
 import jax.numpy as jnp
 
 E4M3, E5M2 = jnp.dtype(jnp.float8_e4m3fn), jnp.dtype(jnp.float8_e5m2)
-INT8, INT4 = jnp.dtype(jnp.int8), jnp.dtype(jnp.int4)
+INT8 = jnp.dtype(jnp.int8)
 E4M3_MAX, E5M2_MAX = 448.0, 57344.0
-# Symmetric: the most negative integer is not used, so that a sign is never lost.
-INT8_MAX, INT4_MAX = 127.0, 7.0
+# Symmetric: -128 is not used, so that a sign is never lost. (int4 has a way of its own, with the
+# sign in the scale: `quantize.py`.)
+INT8_MAX = 127.0
 # Upper bound of an activation row's magnitude in Meta's FP8 inference: llama-models,
 # `fp8_activation_scale_ub`. Larger activations are clipped and the others keep their precision.
 META_ROW_BOUND = 1200.0
 
-_LARGEST = {E4M3: E4M3_MAX, E5M2: E5M2_MAX, INT8: INT8_MAX, INT4: INT4_MAX}
+_LARGEST = {E4M3: E4M3_MAX, E5M2: E5M2_MAX, INT8: INT8_MAX}
 # Magnitudes below are scaled as if they were this: the scale stays a normal float32 and dividing by
 # it finite. A row of zeros stays zeros. 1e-30 is far below any gradient of a model.
 _SMALLEST_AMAX = 1e-30

@@ -20,8 +20,8 @@ class WeightFormat(enum.StrEnum):
     FP8: float8_e4m3fn, a scale per output channel; the product quantises activations too, per
       token (Meta's row-wise recipe, arXiv 2407.21783 section 6.2).
     INT8: int8, symmetric, a scale per output channel; activations stay as they are.
-    INT4: int4, symmetric, a scale per output channel and `INT4_GROUP` inputs; activations stay as
-      they are.
+    INT4: int4 without a zero point, -8 to 7, a scale of either sign per output channel and
+      `INT4_GROUP` inputs; activations stay as they are.
     """
 
     FP8 = "fp8"

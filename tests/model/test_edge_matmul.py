@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import TINY
+from llama_jax.errors import InputError
 from llama_jax.model import (
     REFERENCE,
     Operators,
@@ -76,3 +77,9 @@ def test_gradients_are_those_of_one_loop(remat):
         gradient(split),
         gradient(REFERENCE),
     )
+
+
+def test_blocks_that_are_not_stacked_refuse_what_they_would_not_do():
+    layers = unstack_blocks(init_params(FOUR, jax.random.key(0)))
+    with pytest.raises(InputError, match="remat 'full' is for stacked blocks"):
+        whole(layers, config=FOUR, operators=REFERENCE, remat="full")

@@ -4,9 +4,9 @@ Causal: the public `jax.nn.dot_product_attention`. Packed documents: JAX's priva
 first position and the length of each document of a row (Hopper and later), as many as are said
 while tracing, and keeps softmax statistics of every token for each of them: 64 documents cost as
 much memory as queries of 128 bfloat16 numbers. A batch with a row of more is computed by `chunked`
-instead, which is right, and slower. On releases of JAX that put the documents' keys in the wrong
-place when there are fewer key heads than query heads (0.10.2 does, 0.12 does not) keys and values
-are repeated for each query head.
+instead, which is right, and slower; the log says so beforehand. On releases of JAX that put the
+documents' keys in the wrong place when there are fewer key heads than query heads (0.10.2 does,
+0.12 does not) keys and values are repeated for each query head.
 
 The log-sum-exp is refused: JAX drops its gradient without a word.
 
@@ -15,6 +15,7 @@ the program that JAX would hand to cuDNN.
 """
 
 import functools
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ from llama_jax.kernels.attention.mask import IntervalMask, MaskForm
 
 # Documents of one row that cuDNN is told of.
 MAX_DOCUMENTS = 64
+
+_log = logging.getLogger(__name__)
 
 
 def refusal(case: AttentionCase) -> str | None:
@@ -77,6 +80,7 @@ def attention(
             implementation="cudnn",
         )
         return _tokens_first(output)
+    _tell_of_many_documents(max_documents)
     documents = jnp.sum(_begins(mask.key_start), axis=1)
     return jax.lax.cond(
         jnp.all(documents <= max_documents),
@@ -86,6 +90,14 @@ def attention(
         key,
         value,
         mask,
+    )
+
+
+@functools.cache
+def _tell_of_many_documents(max_documents: int) -> None:
+    _log.info(
+        "attention: cudnn leaves a batch with a row of more than %d documents to chunked",
+        max_documents,
     )
 
 
