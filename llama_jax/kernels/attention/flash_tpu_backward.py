@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from llama_jax.kernels.attention.flash_tpu_blocks import Blocks, Ranges
-from llama_jax.kernels.attention.flash_tpu_tile import LOG2_E, call, contract, key_block, visible
+from llama_jax.kernels.attention.flash_tpu_tile import LOG2_E, call, contract, specs, visible
 from llama_jax.kernels.attention.reference import MASKED
 
 
@@ -47,28 +47,13 @@ def backward(
       start, end: int32 `[B, blocks, 1, queries]`.
       lse, row_sum: float32 `[B, K, blocks, 1, rows]`.
     """
-    B, K, G, _, H = query.shape
+    B, K, _, _, H = query.shape
     S = key.shape[2]
-
-    def query_index(b, h, i, j, *scalars):
-        return b, h, 0, i, 0
-
-    def key_index(b, h, i, j, first, last, *scalars):
-        return b, h, key_block(blocks, b, i, j, first, last), 0
-
-    def interval_index(b, h, i, j, *scalars):
-        return b, i, 0, 0
-
-    def row_index(b, h, i, j, *scalars):
-        return b, h, i, 0, 0
 
     def all_keys_index(b, h, i, j, *scalars):
         return b, h, 0, 0
 
-    query_spec = pl.BlockSpec((None, None, G, blocks.queries, H), query_index)
-    key_spec = pl.BlockSpec((None, None, blocks.keys, H), key_index)
-    interval_spec = pl.BlockSpec((None, None, 1, blocks.queries), interval_index)
-    row_spec = pl.BlockSpec((None, None, None, 1, blocks.rows), row_index)
+    part = specs(blocks, H)
     all_keys_spec = pl.BlockSpec((None, None, S, H), all_keys_index)
     return call(
         functools.partial(_kernel, blocks=blocks, scale=scale),
@@ -84,16 +69,16 @@ def backward(
         grid=(B, K, blocks.num_query_blocks, met.most),
         parallel=2,
         in_specs=[
-            query_spec,
-            key_spec,
-            key_spec,
-            interval_spec,
-            interval_spec,
-            query_spec,
-            row_spec,
-            row_spec,
+            part.query,
+            part.key,
+            part.key,
+            part.interval,
+            part.interval,
+            part.query,
+            part.row,
+            part.row,
         ],
-        out_specs=[query_spec, all_keys_spec, all_keys_spec],
+        out_specs=[part.query, all_keys_spec, all_keys_spec],
         out_shape=[
             jax.ShapeDtypeStruct(query.shape, query_dtype),
             jax.ShapeDtypeStruct(key.shape, key.dtype),

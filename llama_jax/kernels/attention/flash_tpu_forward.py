@@ -20,8 +20,8 @@ from llama_jax.kernels.attention.flash_tpu_tile import (
     call,
     column,
     contract,
-    key_block,
     row,
+    specs,
     visible,
 )
 from llama_jax.kernels.attention.reference import MASKED
@@ -46,24 +46,9 @@ def forward(
       key, value: `[B, K, S, H]`, S whole blocks.
       start, end: int32 `[B, blocks, 1, queries]`.
     """
-    B, K, G, _, H = query.shape
+    B, K, _, _, H = query.shape
     rows = blocks.rows
-
-    def query_index(b, h, i, j, *scalars):
-        return b, h, 0, i, 0
-
-    def key_index(b, h, i, j, first, last, *scalars):
-        return b, h, key_block(blocks, b, i, j, first, last), 0
-
-    def interval_index(b, h, i, j, *scalars):
-        return b, i, 0, 0
-
-    def row_index(b, h, i, j, *scalars):
-        return b, h, i, 0, 0
-
-    query_spec = pl.BlockSpec((None, None, G, blocks.queries, H), query_index)
-    key_spec = pl.BlockSpec((None, None, blocks.keys, H), key_index)
-    interval_spec = pl.BlockSpec((None, None, 1, blocks.queries), interval_index)
+    part = specs(blocks, H)
     return call(
         functools.partial(_kernel, blocks=blocks, scale=scale),
         (met.first, met.last, met.full_first, met.full_last),
@@ -74,8 +59,8 @@ def forward(
         end,
         grid=(B, K, blocks.num_query_blocks, met.most),
         parallel=3,
-        in_specs=[query_spec, key_spec, key_spec, interval_spec, interval_spec],
-        out_specs=[query_spec, pl.BlockSpec((None, None, None, 1, rows), row_index)],
+        in_specs=[part.query, part.key, part.key, part.interval, part.interval],
+        out_specs=[part.query, part.row],
         out_shape=[
             jax.ShapeDtypeStruct(query.shape, query.dtype),
             jax.ShapeDtypeStruct((B, K, blocks.num_query_blocks, 1, rows), jnp.float32),

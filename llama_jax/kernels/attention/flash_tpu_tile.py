@@ -1,6 +1,7 @@
 """Pieces that both kernels of `flash_tpu.py` share: products, columns, grids."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,45 @@ def key_block(blocks: Blocks, b, i, j, first, last):
     following = jnp.where(i + 1 < blocks.num_query_blocks, at + 1, b * blocks.num_query_blocks)
     block = first[at] + j
     return jnp.where(block < last[at], block, first[following])
+
+
+class Specs(NamedTuple):
+    """Which part of an array step (b, h, i, j) of the grid is given.
+
+    Attributes:
+      query: of `[B, K, G, T, H]`, block of queries i.
+      key: of `[B, K, S, H]`, the block of `key_block`.
+      interval: of `[B, blocks, 1, queries]`, block of queries i.
+      row: of `[B, K, blocks, 1, rows]`, block of queries i.
+    """
+
+    query: pl.BlockSpec
+    key: pl.BlockSpec
+    interval: pl.BlockSpec
+    row: pl.BlockSpec
+
+
+def specs(blocks: Blocks, head_dim: int) -> Specs:
+    """For a grid of rows of the batch, key heads, blocks of queries, and turns."""
+
+    def query_index(b, h, i, j, *scalars):
+        return b, h, 0, i, 0
+
+    def key_index(b, h, i, j, first, last, *scalars):
+        return b, h, key_block(blocks, b, i, j, first, last), 0
+
+    def interval_index(b, h, i, j, *scalars):
+        return b, i, 0, 0
+
+    def row_index(b, h, i, j, *scalars):
+        return b, h, i, 0, 0
+
+    return Specs(
+        pl.BlockSpec((None, None, blocks.group, blocks.queries, head_dim), query_index),
+        pl.BlockSpec((None, None, blocks.keys, head_dim), key_index),
+        pl.BlockSpec((None, None, 1, blocks.queries), interval_index),
+        pl.BlockSpec((None, None, None, 1, blocks.rows), row_index),
+    )
 
 
 def call(
