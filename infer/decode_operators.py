@@ -7,21 +7,26 @@ import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
+from llama_jax.kernels.matmul.few_tokens import MAX_TOKENS
 from llama_jax.kernels.matmul.implementations import XLA
 from llama_jax.kernels.select import inference_operators
 from llama_jax.model import Operators, Params, forward_cached, init_cache
 from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
 
-def decode_operators_for(params: Params, config: ModelConfig, *, matmul: str) -> Operators | None:
+def decode_operators_for(
+    params: Params, config: ModelConfig, *, matmul: str, num_rows: int = 1
+) -> Operators | None:
     """Operators of decoding on this machine's devices; None if `Generator` is to choose.
 
     Args:
       params: weights with unstacked blocks.
       matmul: one of `kernels/matmul/implementations.py`, for quantised weights.
+      num_rows: that are answered at once.
 
     Raises:
-      InputError: no weight is quantised, or `matmul` does not take one of them on this device.
+      InputError: no weight is quantised, `matmul` does not take one of them on this device, or
+        there are more rows than it takes.
     """
     if matmul == XLA:
         return None
@@ -29,6 +34,11 @@ def decode_operators_for(params: Params, config: ModelConfig, *, matmul: str) ->
         raise InputError(
             f"--matmul {matmul} multiplies quantised weights, and this model has none: quantise it "
             f"with llama-jax quantize, or use --matmul {XLA}"
+        )
+    if num_rows > MAX_TOKENS:
+        raise InputError(
+            f"--matmul {matmul} takes at most {MAX_TOKENS} rows at once, not {num_rows}: give "
+            f"--batch-size {MAX_TOKENS}, or --matmul {XLA}"
         )
     device = jax.local_devices()[0]
     _, operators = inference_operators(device.platform, device.device_kind, matmul=matmul)

@@ -99,7 +99,12 @@ def generate(
         vocab_size=loaded.tokenizer.vocab_size,
         cache_dtype=cache_dtype_named(kv_cache_dtype),
         decode_steps=4 if is_streamed else 16,
-        decode_operators=decode_operators_for(loaded.params, loaded.config, matmul=matmul),
+        decode_operators=decode_operators_for(
+            loaded.params,
+            loaded.config,
+            matmul=matmul,
+            num_rows=min(batch_size, len(prompts)),
+        ),
     )
     check_prompts(tokens, [max_new_tokens] * len(tokens), loaded.config)
     start = time.monotonic()

@@ -49,4 +49,8 @@ def test_a_kernel_that_cannot_run_here_is_refused_before_anything_is_answered(
     capsys.readouterr()
     with pytest.raises(InputError, match="for Hopper GPUs, not cpu. These take it: xla"):
         generate(str(tmp_path / "q"), prompt=("hello",), matmul="weight_only_gpu")
+    with pytest.raises(InputError, match="at most 64 rows at once, not 65: give --batch-size 64"):
+        generate(
+            str(tmp_path / "q"), prompt=("hello",) * 70, matmul="weight_only_gpu", batch_size=65
+        )
     assert not capsys.readouterr().out
