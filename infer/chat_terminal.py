@@ -81,7 +81,12 @@ def chat(
         vocab_size=loaded.tokenizer.vocab_size,
         cache_dtype=cache_dtype_named(kv_cache_dtype),
         decode_steps=4,
-        decode_operators=decode_operators_for(loaded.params, loaded.config, matmul=matmul),
+        decode_operators=decode_operators_for(
+            loaded.params,
+            loaded.config,
+            matmul=matmul,
+            say=lambda line: quiet or print(line, file=sys.stderr),
+        ),
     )
     terminal = ChatTerminal(loaded, generator, sampling, max_new_tokens, quiet=quiet)
     terminal.say(f"{model}: chat format {loaded.chat_format.name}, {sampling}. {_HELP}")

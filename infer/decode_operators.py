@@ -1,5 +1,6 @@
 """The operators that a command asks to decode with, checked before it answers anything."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
+from llama_jax.kernels.kernel_log import kernels_told
 from llama_jax.kernels.matmul.few_tokens import MAX_TOKENS
 from llama_jax.kernels.matmul.implementations import XLA
 from llama_jax.kernels.select import inference_operators
@@ -15,7 +17,12 @@ from llama_jax.quantization.quantized_tensor import QuantizedTensor
 
 
 def decode_operators_for(
-    params: Params, config: ModelConfig, *, matmul: str, num_rows: int = 1
+    params: Params,
+    config: ModelConfig,
+    *,
+    matmul: str,
+    num_rows: int = 1,
+    say: Callable[[str], None],
 ) -> Operators | None:
     """Operators of decoding on this machine's devices; None if `Generator` is to choose.
 
@@ -23,6 +30,7 @@ def decode_operators_for(
       params: weights with unstacked blocks.
       matmul: one of `kernels/matmul/implementations.py`, for quantised weights.
       num_rows: that are answered at once.
+      say: is told which kernels were chosen.
 
     Raises:
       InputError: no weight is quantised, `matmul` does not take one of them on this device, or
@@ -49,7 +57,8 @@ def decode_operators_for(
         return forward_cached(params, token, cache, config=config, operators=operators)
 
     # A token through the whole model, as shapes only: what refuses a weight says so now.
-    jax.eval_shape(step, params)
+    with kernels_told(say):
+        jax.eval_shape(step, params)
     return operators
 
 

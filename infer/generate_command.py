@@ -104,6 +104,7 @@ def generate(
             loaded.config,
             matmul=matmul,
             num_rows=min(batch_size, len(prompts)),
+            say=lambda line: quiet or print(line, file=sys.stderr),
         ),
     )
     check_prompts(tokens, [max_new_tokens] * len(tokens), loaded.config)

@@ -12,9 +12,9 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.costs import forward_flops_per_token
+from llama_jax.kernels.kernel_log import kernels_told
 from train.benchmark_peer import measure_peer
 from train.config import RunConfig
-from train.kernel_log import kernels_told
 from train.measure_training import measure_training
 
 # The side of our own step without its fast paths.

@@ -16,6 +16,7 @@ from llama_jax.checkpoints.dequantized import refuse_quantized
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.load import load_params
 from llama_jax.errors import InputError
+from llama_jax.kernels.kernel_log import kernels_told
 from llama_jax.model import Params
 from llama_jax.tokenizers import load_tokenizer
 from sharding.mesh import make_mesh
@@ -24,7 +25,6 @@ from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.export import export_weights
 from train.job import Job, stage_model
-from train.kernel_log import kernels_told
 from train.metrics_log import MetricsLog
 from train.preemption import Preemption
 from train.process_zero import on_process_zero

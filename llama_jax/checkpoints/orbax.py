@@ -138,8 +138,8 @@ class _Leaf:
         dtype = dtypes.get(metadata.get("data_type"))
         if metadata.get("shape") != list(self._stored_shape) or dtype is None:
             raise InputError(
-                f"{folder}: is {metadata.get('data_type')} {metadata.get('shape')}, but "
-                f"{DESCRIPTION_FILE} makes it {list(self._stored_shape)} of {', '.join(dtypes)}"
+                f"{folder}: is {metadata.get('data_type')} {metadata.get('shape')}, but the config "
+                f"in {DESCRIPTION_FILE} makes it {list(self._stored_shape)} of {', '.join(dtypes)}"
             )
         self._stored_dtype = dtype
         self.spec = TensorSpec(shape, VALUE_DTYPES.get(weight_format, dtype), weight_format)

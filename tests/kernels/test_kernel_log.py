@@ -2,8 +2,8 @@
 
 import logging
 
+from llama_jax.kernels.kernel_log import kernels_told
 from llama_jax.quantization.training_matmul import training_matmul
-from train.kernel_log import kernels_told
 
 
 def test_a_chosen_kernel_is_told_with_what_is_gained():
