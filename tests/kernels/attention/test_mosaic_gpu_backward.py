@@ -154,7 +154,6 @@ def test_gradients_are_those_of_the_reference(case):
         ((anything, (4, 2), (256, 384)), {"batch": 2}),
         ((some_rows_empty, (2, 2), (256, 640)), {"head_dim": 128}),
     ],
-    ids=str,
 )
 def test_gradients_are_those_of_the_reference_in_more_cases(case, more):
     assert_gradients_are_right(*case, **more)
