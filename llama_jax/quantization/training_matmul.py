@@ -5,7 +5,8 @@
     fp8_rowwise...   xla                     xla     emulate
     int8             xla                     xla     xla; emulate on a CPU
 
-A GPU or TPU that `accelerators.py` does not list is taken to have FP8 units.
+A device that `accelerators.py` neither lists nor knows as Hopper or Blackwell is taken to have no
+FP8 units: an implementation can be named for it.
 `emulate` has FP8's numbers and nothing of its speed: the log says so. `mosaic_gpu`, our kernel for
 rows, is taken by name: no GPU has run it yet.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 import jax
 
-from llama_jax.accelerators import accelerator, is_hopper
+from llama_jax.accelerators import accelerator, is_hopper, is_hopper_or_later
 from llama_jax.errors import InputError
 from llama_jax.kernels.matmul import reference
 from llama_jax.quantization.fp8_training import quantized_matmul
@@ -100,7 +101,8 @@ def _automatic(recipe: TrainingRecipe, platform: str, device_kind: str) -> str:
         return "emulate"
     if recipe.dtype != INT8:
         peaks = accelerator(device_kind)
-        if peaks is not None and peaks.fp8_flops is None:
+        has_units = is_hopper_or_later(device_kind) if peaks is None else peaks.fp8_flops is not None
+        if not has_units:
             return "emulate"
         if platform == "gpu" and not recipe.by_row:
             return "cublas"

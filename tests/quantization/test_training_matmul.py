@@ -17,6 +17,8 @@ H100, V5P, TPU7X = "NVIDIA H100 80GB HBM3", "TPU v5p", "TPU7x"
         ("fp8_rowwise", "gpu", H100, "xla"),
         ("fp8_rowwise_bf16_wgrad", "gpu", "NVIDIA B200", "xla"),
         ("fp8_tensorwise", "gpu", "NVIDIA A100-SXM4-80GB", "emulate"),
+        ("fp8_tensorwise", "gpu", "NVIDIA GeForce RTX 3090", "emulate"),
+        ("fp8_tensorwise", "gpu", "NVIDIA H800", "cublas"),
         ("fp8_tensorwise", "tpu", TPU7X, "xla"),
         ("fp8_rowwise", "tpu", V5P, "emulate"),
         ("int8", "tpu", V5P, "xla"),
