@@ -101,7 +101,9 @@ def _automatic(recipe: TrainingRecipe, platform: str, device_kind: str) -> str:
         return "emulate"
     if recipe.dtype != INT8:
         peaks = accelerator(device_kind)
-        has_units = is_hopper_or_later(device_kind) if peaks is None else peaks.fp8_flops is not None
+        has_units = (
+            is_hopper_or_later(device_kind) if peaks is None else peaks.fp8_flops is not None
+        )
         if not has_units:
             return "emulate"
         if platform == "gpu" and not recipe.by_row:
