@@ -187,9 +187,13 @@ def test_a_dry_run_says_the_sizes_of_published_models(capsys):
 
 
 def test_a_dry_run_of_a_checkpoint_writes_nothing(plain, quantized, capsys, tmp_path):
-    quantize_command(str(plain), tmp_path / "x", recipe="int4", dry_run=True)
+    before = sorted(plain.parent.rglob("*"))
+    quantize_command(str(plain), recipe="int4", dry_run=True)
     size = costs.weight_bytes(CONFIG, np.dtype(np.float32), "int4")
-    assert f"{size:,} bytes" in capsys.readouterr().out and not (tmp_path / "x").exists()
+    assert f"{size:,} bytes" in capsys.readouterr().out
+    assert sorted(plain.parent.rglob("*")) == before
+    with pytest.raises(InputError, match="writes nothing: leave out"):
+        quantize_command(str(plain), tmp_path / "x", recipe="int4", dry_run=True)
 
 
 def change(path, **fields):

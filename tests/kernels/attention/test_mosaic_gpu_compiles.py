@@ -17,13 +17,19 @@ SHARED_MEMORY, REGISTERS = 227 * 1024, 65536
 
 
 @pytest.mark.parametrize(
-    ("head_dim", "dtype"),
-    [(128, jnp.bfloat16), pytest.param(64, jnp.float16, marks=pytest.mark.slow)],
+    ("num_heads", "head_dim", "dtype"),
+    [
+        (8, 128, jnp.bfloat16),
+        # The groups of 70B and of 405B: the loop over heads changes what registers hold.
+        pytest.param(16, 128, jnp.bfloat16, marks=pytest.mark.slow),
+        pytest.param(32, 128, jnp.bfloat16, marks=pytest.mark.slow),
+        pytest.param(8, 64, jnp.float16, marks=pytest.mark.slow),
+    ],
 )
-def test_the_kernels_keep_their_registers_and_their_products_in_flight(head_dim, dtype):
+def test_the_kernels_keep_their_registers_and_their_products_in_flight(num_heads, head_dim, dtype):
     """Forward, gradient of the queries, gradients of keys and values."""
     pytest.importorskip("jax_plugins.xla_cuda13")
-    query = jax.ShapeDtypeStruct((1, 8, 384, head_dim), dtype)
+    query = jax.ShapeDtypeStruct((1, num_heads, 384, head_dim), dtype)
     key = jax.ShapeDtypeStruct((1, 2, 512, head_dim), dtype)
     bounds = jax.ShapeDtypeStruct((1, 384), jnp.int32)
 

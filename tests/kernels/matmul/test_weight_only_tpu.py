@@ -8,40 +8,11 @@ import pytest
 from llama_jax.kernels.compiler_report import compile_for_tpu
 from llama_jax.kernels.matmul import weight_only_tpu
 from llama_jax.kernels.matmul.weight_only_tpu import refusal, weight_only
-from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
+from llama_jax.quantization.quantized_tensor import WeightFormat
+from tests.kernels.matmul.quantized_weights import SHAPES_8B, abstract_weight, random_weight
 
 V5E = {"platform": "tpu", "device_kind": "TPU v5 lite"}
 TARGETS = ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"]
-DTYPES = {
-    WeightFormat.FP8: jnp.float8_e4m3fn,
-    WeightFormat.INT8: jnp.int8,
-    WeightFormat.INT4: jnp.int4,
-}
-SHAPES_8B = [(4096, 14336), (14336, 4096), (6144, 4096)]
-
-
-def random_weight(format: WeightFormat, num_outputs: int, num_inputs: int) -> QuantizedTensor:
-    rng = np.random.default_rng(num_outputs + num_inputs)
-    if format is WeightFormat.FP8:
-        values = rng.standard_normal((num_outputs, num_inputs)) * 20
-    else:
-        most = 127 if format is WeightFormat.INT8 else 7
-        values = rng.integers(-most, most + 1, (num_outputs, num_inputs))
-    # Every scale its own, so that a wrong one shows.
-    groups = (num_inputs // INT4_GROUP,) if format is WeightFormat.INT4 else ()
-    scales = np.exp(rng.standard_normal((num_outputs, *groups)))
-    values = jnp.asarray(values, jnp.float32).astype(DTYPES[format])
-    return QuantizedTensor(values, jnp.asarray(scales, jnp.float32), format)
-
-
-def abstract_weight(format: WeightFormat, num_outputs: int, num_inputs: int) -> QuantizedTensor:
-    groups = (num_inputs // INT4_GROUP,) if format is WeightFormat.INT4 else ()
-    return QuantizedTensor(
-        jax.ShapeDtypeStruct((num_outputs, num_inputs), DTYPES[format]),
-        jax.ShapeDtypeStruct((num_outputs, *groups), jnp.float32),
-        format,
-    )
-
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
