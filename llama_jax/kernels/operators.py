@@ -13,6 +13,7 @@ from llama_jax.kernels.attention import chunked
 from llama_jax.kernels.attention import reference as attention_reference
 from llama_jax.kernels.matmul import flattened
 from llama_jax.kernels.matmul import reference as matmul_reference
+from llama_jax.kernels.paged_attention import reference as paged_reference
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Operators:
       matmul: signature of `kernels/matmul/reference.py`.
       edge_matmul: replaces `matmul` in the first and the last block, which are the ones that suffer
         most from few bits; None makes no difference between blocks.
+      paged_attention: signature of `kernels/paged_attention/reference.py`; for caches in pages.
     """
 
     attention: Callable[..., jax.Array]
     matmul: Callable[..., jax.Array]
     edge_matmul: Callable[..., jax.Array] | None = None
+    paged_attention: Callable[..., jax.Array] = paged_reference.paged_attention
 
     def of_block(self, index: int, num_blocks: int) -> "Operators":
         """What block `index` computes with; it has no `edge_matmul` of its own."""

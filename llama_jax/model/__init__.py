@@ -10,7 +10,9 @@ from llama_jax.model.forward import (
     logits,
     output_head,
 )
+from llama_jax.model.forward_paged import forward_paged, init_page_pool
 from llama_jax.model.kv_cache import KVCache, init_cache
+from llama_jax.model.paged_cache import RowPages
 from llama_jax.model.partition import logical_axes
 from llama_jax.model.remat import REMAT_POLICIES
 
@@ -22,10 +24,13 @@ __all__ = [
     "KVCache",
     "Operators",
     "Params",
+    "RowPages",
     "abstract_params",
     "forward",
     "forward_cached",
+    "forward_paged",
     "init_cache",
+    "init_page_pool",
     "init_params",
     "logical_axes",
     "logits",

@@ -21,6 +21,7 @@ from llama_jax.model.axes import (
 )
 from llama_jax.model.constraint import constrain
 from llama_jax.model.kv_cache import LayerCache
+from llama_jax.model.paged_cache import PagedLayerCache
 from llama_jax.model.parameter import normal, residual_normal
 from llama_jax.model.remat import ATTENTION_PROJECTION, KEY, QUERY, VALUE, name_value
 from llama_jax.model.rope import apply_rope
@@ -35,15 +36,15 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: IntervalMask,
-        cache: LayerCache | None = None,
-    ) -> tuple[jax.Array, LayerCache | None]:
+        mask: IntervalMask | None,
+        cache: LayerCache | PagedLayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache | PagedLayerCache | None]:
         """Attends within `x`, or over the cache extended by `x`.
 
         Args:
           x: `[B, T, D]`.
           angles: cosine and sine, each `[B, T, H/2]`.
-          mask: over T keys, or over the cache's S slots.
+          mask: over T keys, or over the cache's S slots; None with pages, whose rows say it.
 
         Returns:
           `[B, T, D]` and the extended cache.
@@ -63,10 +64,10 @@ class Attention(nn.Module):
         query = name_value(apply_rope(query, *angles), QUERY)
         key = name_value(apply_rope(key, *angles), KEY)
         value = name_value(value, VALUE)
-        if cache is not None:
-            cache = cache.extend(key, value)
-            key, value = cache.keys, cache.values  # [B, K, S, H]
-        output = self.operators.attention(query, key, value, mask, scale=H**-0.5)
+        if cache is None:
+            output = self.operators.attention(query, key, value, mask, scale=H**-0.5)
+        else:
+            output, cache = cache.attend(self.operators, query, key, value, mask, scale=H**-0.5)
         output = constrain(output, BATCH, ACTIVATION_HEADS, SEQUENCE, HEAD_DIM)
         output = output.swapaxes(1, 2)  # [B, T, N, H]
         projected = matmul(output, output_weight, contracted=2)

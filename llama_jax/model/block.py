@@ -11,6 +11,7 @@ from llama_jax.model.axes import ACTIVATION_EMBED, BATCH, RESIDUAL_SEQUENCE
 from llama_jax.model.constraint import constrain
 from llama_jax.model.feed_forward import FeedForward
 from llama_jax.model.kv_cache import LayerCache
+from llama_jax.model.paged_cache import PagedLayerCache
 from llama_jax.model.rms_norm import RMSNorm
 
 
@@ -23,9 +24,9 @@ class Block(nn.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: IntervalMask,
-        cache: LayerCache | None = None,
-    ) -> tuple[jax.Array, LayerCache | None]:
+        mask: IntervalMask | None,
+        cache: LayerCache | PagedLayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache | PagedLayerCache | None]:
         """`[B, T, D]` -> `[B, T, D]` and the extended cache: carry and output for `nn.scan`."""
         config = self.config
         with jax.named_scope("attention"):

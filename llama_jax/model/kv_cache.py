@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
+from llama_jax.kernels.attention.mask import IntervalMask
 from llama_jax.kernels.attention.quantized_vectors import (
     QUANTIZED_DTYPES,
     QuantizedVectors,
     check_cache_dtype,
     quantize_vectors,
 )
+from llama_jax.kernels.operators import Operators
 
 Vectors = jax.Array | QuantizedVectors
 
@@ -37,6 +39,22 @@ class LayerCache(NamedTuple):
             keys=_written(self.keys, keys, self.length),
             values=_written(self.values, values, self.length),
         )
+
+    def attend(
+        self,
+        operators: Operators,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: IntervalMask,
+        *,
+        scale: float,
+    ) -> tuple[jax.Array, "LayerCache"]:
+        """Attention of T new tokens over the cache, themselves included, and the cache with them:
+        `[B, N, T, H]`, `[B, K, T, H]` -> `[B, N, T, H]`; `mask` is over the S slots."""
+        extended = self.extend(key, value)
+        output = operators.attention(query, extended.keys, extended.values, mask, scale=scale)
+        return output, extended
 
 
 def _written(cache: Vectors, new: jax.Array, slot: jax.Array) -> Vectors:
