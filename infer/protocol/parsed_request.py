@@ -1,0 +1,28 @@
+"""A request after parsing: what to answer, and how to write it down."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from infer.answers import AnswerRequest
+
+
+@dataclass(frozen=True)
+class ParsedRequest:
+    """What the body of a request asks for.
+
+    Attributes:
+      kind: which of OpenAI's interfaces the response is written for.
+      model_name: what the response calls the model.
+      answers: one for each prompt; a chat request has one. The choices of a response are the
+        samples of the first prompt, then those of the second, and so on.
+      stream: whether the client wants chunks.
+      include_usage: whether the chunks end with one that counts tokens.
+      echo: the prompts' texts, if each completion is to begin with its own; else None.
+    """
+
+    kind: Literal["chat", "completion"]
+    model_name: str
+    answers: tuple[AnswerRequest, ...]
+    stream: bool = False
+    include_usage: bool = False
+    echo: tuple[str, ...] | None = None
