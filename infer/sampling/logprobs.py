@@ -1,0 +1,24 @@
+"""Log-probabilities of the model's own distribution: of the chosen id, and of the likeliest ids.
+
+They are the log-softmax of the logits as the model gave them, in float32, before temperature,
+penalties, bias and masks: what the model thought, whatever the row then asked for (vLLM's default;
+OpenAI's API too).
+
+B rows, V vocabulary.
+"""
+
+import jax
+
+# OpenAI's limit for chat; a request's number of alternatives is a static shape.
+MAX_LOGPROBS = 20
+
+
+def log_normalizer(logits: jax.Array) -> jax.Array:
+    """What to subtract from logits float32 `[..., V]` to make log-probabilities: `[...]`."""
+    return jax.nn.logsumexp(logits, axis=-1)
+
+
+def likeliest(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The `count` greatest of `[..., V]`, in falling order: values and int32 ids `[..., count]`.
+    Of equal ones the lowest id comes first."""
+    return jax.lax.top_k(logits, count)
