@@ -7,9 +7,10 @@ What a row gets does not depend, bit for bit, on the other rows, on its index am
 width of the table, on which pages it was given, or on how many more blocks the others need: blocks
 are cut at fixed positions of a row, and one that a row sees nothing of leaves the row's state as it
 is (the maximum stays, the factor is exactly 1, the sums grow by 0). On a CPU a query token gets the
-same bits alone as among others, because a dot product's order of summation there depends on what
-is contracted alone, once there are two rows of queries (`_LEAST_QUERY_ROWS`): so a prompt may be
-cut anywhere, and a replayed token is the same token.
+same bits alone as among others, because the order of summation of a matrix product there depends on
+what is contracted alone, once there are two rows of queries: so a prompt may be cut anywhere, and a
+replayed token is the same token. A plain sum has no such order, its loop is vectorised as its shape
+suggests, so the sum of the probabilities is a product too.
 
 Letters: B rows, Q query tokens of a row, S tokens of a block, N query heads, K key and value heads,
 G = N / K, H head dim.
@@ -24,7 +25,7 @@ from llama_jax.kernels.paged_attention.pages import KVPages
 
 # Tokens of a block; a page larger than that is a block by itself.
 BLOCK = 128
-# The product of one row of queries is another kernel on a CPU, which sums in another order.
+# A matrix of one row is multiplied by another kernel on a CPU, which sums in another order.
 _LEAST_QUERY_ROWS = 2
 
 
@@ -52,8 +53,9 @@ def paged_attention(
     rows = jnp.pad(rows, ((0, 0), (0, 0), (0, max(0, _LEAST_QUERY_ROWS - G * Q)), (0, 0)))
     R = rows.shape[2]
     ends = lengths[:, None] - Q + 1 + jnp.arange(Q, dtype=jnp.int32)  # [B, Q]
-    # Query rows are G heads of Q tokens; those of the padding see what the first does.
-    ends = jnp.resize(ends, (B, R)) if G == 1 and R > Q else jnp.tile(ends, (1, G))
+    ends = jnp.tile(ends, (1, R // Q))  # of G heads, or of one and the padding
+
+    ones = jnp.ones((S, 2), jnp.float32)
 
     def add_block(index, state):
         largest, total, output = state
@@ -71,7 +73,7 @@ def paged_attention(
         new_largest = jnp.maximum(largest, jnp.max(scores, axis=-1))
         weights = jnp.where(visible, jnp.exp(scores - new_largest[..., None]), 0.0)
         shrink = jnp.exp(largest - new_largest)
-        total = total * shrink + jnp.sum(weights, axis=-1)
+        total = total * shrink + weights.reshape(-1, S).dot(ones)[:, 0].reshape(B, K, R)
         if scales is not None:
             weights = jnp.where(visible, weights * scales[:, :, 1], 0.0)
         product = jnp.einsum(

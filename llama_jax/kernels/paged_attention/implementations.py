@@ -15,6 +15,7 @@ from llama_jax.kernels.paged_attention.pages import KVPages
 # Name -> module with `paged_attention` and `refusal(case)`, imported when named.
 IMPLEMENTATIONS: dict[str, str] = {
     "reference": "llama_jax.kernels.paged_attention.reference",
+    "chunked": "llama_jax.kernels.paged_attention.chunked",
     "mosaic_gpu": "llama_jax.kernels.paged_attention.mosaic_gpu",
     "ragged_tpu": "llama_jax.kernels.paged_attention.ragged_tpu",
 }

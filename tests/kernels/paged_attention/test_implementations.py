@@ -24,10 +24,12 @@ def rows(**case):
 
 def test_one_name_is_strict_and_says_who_would():
     attend = paged_attention_by_name("mosaic_gpu", platform="cpu", device_kind="cpu")
-    with pytest.raises(InputError, match="not on cpu.*These take it: reference"):
+    with pytest.raises(InputError, match="not on cpu.*These take it: reference, chunked"):
         attend(*rows(), scale=0.1)
     attend = paged_attention_by_name("ragged_tpu", platform="gpu", device_kind=H100)
-    with pytest.raises(InputError, match="not on gpu.*These take it: reference, mosaic_gpu"):
+    with pytest.raises(
+        InputError, match="not on gpu.*These take it: reference, chunked, mosaic_gpu"
+    ):
         attend(*rows(), scale=0.1)
 
 
@@ -46,7 +48,7 @@ def test_of_several_names_the_first_that_can_runs_and_is_logged_once(caplog):
 
 
 def test_an_unknown_name_is_refused_at_once():
-    with pytest.raises(InputError, match="'flash' is not one of reference, mosaic_gpu, ragged_tpu"):
+    with pytest.raises(InputError, match="'flash' is not one of reference, chunked, mosaic_gpu"):
         paged_attention_by_name("flash", platform="cpu", device_kind="cpu")
 
 
