@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from llama_jax.tokenizers.huggingface import HuggingFaceTokenizer
+from llama_jax.tokenizers.llama31 import Llama31Tokenizer
+from llama_jax.tokenizers.sentencepiece import SentencePieceTokenizer
+
 EIGHT_LANGUAGES = {
     "English": "All human beings are born free and equal in dignity and rights.",
     "German": "Müßiggang ist aller Laster Anfang, sagt man im Süden größtenteils.",
@@ -129,3 +133,59 @@ def sentencepiece_model(tmp_path_factory) -> Path:
 
 def training_text() -> list[str]:
     return [*EIGHT_LANGUAGES.values(), "the tokens of the text of the test"] * 4
+
+
+@pytest.fixture(scope="session")
+def byte_fallback_tokenizer():
+    """A `tokenizer.json` as Llama 2's: SentencePiece's pieces in the `tokenizers` library, which
+    turns a whole run of byte tokens into U+FFFD as long as the run is not complete."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁theab"]
+    definition = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": token_id,
+                "content": pieces[token_id],
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for token_id in range(3)
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "byte_fallback": True,
+            "vocab": {piece: token_id for token_id, piece in enumerate(pieces)},
+            "merges": [],
+        },
+    }
+    return HuggingFaceTokenizer({"tokenizer.json": json.dumps(definition).encode()}, place="here")
+
+
+@pytest.fixture(scope="session")
+def tokenizers(rank_file, smollm_json, sentencepiece_model, byte_fallback_tokenizer):
+    return {
+        "llama31": Llama31Tokenizer(rank_file),
+        "byte level": HuggingFaceTokenizer({"tokenizer.json": smollm_json}, place="here"),
+        "sentencepiece": SentencePieceTokenizer(sentencepiece_model),
+        "byte fallback": byte_fallback_tokenizer,
+    }
