@@ -6,11 +6,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from infer.sampling import SamplingParameters
+from infer.sampling import MAX_LOGPROBS, SamplingParameters
 from llama_jax.errors import InputError
-
-MAX_LOGPROBS = 20
-"""Alternatives that can be asked for at each token, as in OpenAI's interface."""
 
 FinishReason = Literal["stop", "length", "error"]
 
