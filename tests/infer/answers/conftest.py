@@ -1,0 +1,30 @@
+"""A vocabulary of single bytes, a few longer tokens and special tokens."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from llama_jax.tokenizers.huggingface import HuggingFaceTokenizer
+
+LONGER = ["ab", "abc", "ĠEN", "END", "Ċ##"]
+SPECIAL = ["<bos>", "<eot>", "<eom>", "<|python_tag|>"]
+
+
+def byte_tokenizer() -> HuggingFaceTokenizer:
+    """Ids in the order: 256 bytes, `LONGER`, `SPECIAL`."""
+    texts = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *LONGER]
+    tokenizer = Tokenizer(models.BPE({text: token for token, text in enumerate(texts)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL)
+    files = {
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": json.dumps({"bos_token": "<bos>", "eos_token": "<eot>"}).encode(),
+    }
+    return HuggingFaceTokenizer(files, place="here")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> HuggingFaceTokenizer:
+    return byte_tokenizer()
