@@ -62,6 +62,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "continue one or many prompts in a batch",
     ),
     "chat": ("infer.chat_terminal:chat", "talk to a model in the terminal"),
+    "serve": (
+        "infer.server.serve_command:serve",
+        "an OpenAI-compatible server, with a chat page",
+    ),
     "bench infer": (
         "infer.benchmark:bench_infer",
         "tokens per second of generation, against named peers",

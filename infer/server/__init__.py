@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server. HTTP and the engine meet in `engine_thread.py` only."""

@@ -1,0 +1,128 @@
+"""`llama-jax serve`: a model behind OpenAI's interface, with a chat page."""
+
+import dataclasses
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from infer.cache_dtypes import CacheDtype, cache_dtype_named
+from llama_jax.errors import InputError
+
+
+def serve(
+    model: tyro.conf.Positional[str],
+    *,
+    served_model_name: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    rows: int | None = None,
+    max_length: int | None = None,
+    cache_gigabytes: float | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    kv_cache_dtype: CacheDtype | None = None,
+    max_queue: int = 256,
+    request_timeout: float = 600.0,
+    drain_timeout: float = 60.0,
+    max_body_bytes: int = 10_000_000,
+    api_key_file: Path | None = None,
+    cors_origin: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    quiet: bool = False,
+) -> int:
+    """Serves a model: OpenAI's chat and completion interface, a chat page at /, /metrics, /health.
+
+    Everything is compiled before the server listens; then it prints its address. SIGTERM and Ctrl-C
+    let the answers that run finish and refuse new ones; a second time, it leaves at once. Clients
+    need a key if there is an --api-key-file or the environment has LLAMA_JAX_API_KEY.
+
+    Example: llama-jax serve llama-8b-instruct --port 8000 --rows 64
+
+    Args:
+      model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
+      served_model_name: what requests call the model; give the option again for more names. By
+        default the last part of MODEL.
+      host: address to listen at; 0.0.0.0 lets other machines in.
+      port: 0 takes any that is free.
+      rows: answers that are written at once; by default what suits the device.
+      max_length: longest prompt and answer together, in tokens; by default the model's context.
+      cache_gigabytes: memory for keys and values; by default what is free on the device.
+      dtype: of weights and cache; as stored by default.
+      kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
+        each vector.
+      max_queue: answers that may wait; one more is refused with status 429.
+      request_timeout: seconds for one request, waiting included.
+      drain_timeout: seconds that running answers get to finish after SIGTERM.
+      max_body_bytes: the longest request.
+      api_key_file: keys that open the server, one a line.
+      cors_origin: a page of this origin may call the server (* for any); give the option again for
+        more.
+      quiet: print the address, warnings and errors only.
+    """
+    from infer.answers import Answering
+    from infer.load_engine import load_engine
+    from infer.loaded_model import load_model
+    from infer.protocol import ServedModel
+    from infer.server.api_keys import read_api_keys
+    from infer.server.listener import open_socket
+    from infer.server.run_server import SIGNALLED, run
+    from infer.server.settings import ServerSettings
+
+    if cache_gigabytes is not None and not cache_gigabytes > 0:
+        raise InputError(f"--cache-gigabytes must be above 0, not {cache_gigabytes}")
+    if rows is not None and rows < 1:
+        raise InputError(f"--rows must be at least 1, not {rows}")
+    if max_length is not None and max_length < 1:
+        raise InputError(f"--max-length must be at least 1, not {max_length}")
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    log = logging.getLogger("infer.server")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    # All that can be wrong with the command line is told before the weights are read.
+    settings = ServerSettings(
+        model_names=served_model_name or (default_name(model),),
+        rows=rows or 1,
+        max_queue=max_queue,
+        request_timeout=request_timeout,
+        drain_timeout=drain_timeout,
+        max_body_bytes=max_body_bytes,
+        api_keys=read_api_keys(api_key_file, os.environ),
+        cors_origins=cors_origin,
+    )
+    with open_socket(host, port) as opened:
+        loaded = load_model(model, dtype=dtype)
+        for note in loaded.notes:
+            log.warning(note)
+        engine = load_engine(
+            loaded,
+            rows=rows,
+            max_length=max_length,
+            cache_dtype=cache_dtype_named(kv_cache_dtype),
+            cache_bytes=None if cache_gigabytes is None else int(cache_gigabytes * 1e9),
+        )
+        log.info("compiling; the server listens when that is done")
+        engine.compile(log.info)
+        code = run(
+            opened,
+            settings=dataclasses.replace(settings, rows=engine.settings.num_rows),
+            model=ServedModel.of(
+                loaded, names=settings.model_names, max_length=engine.settings.max_length
+            ),
+            answering=Answering(engine, loaded.tokenizer),
+            usage=engine.usage,
+            say_serving=lambda address: print(
+                f"serving {settings.model_names[0]} at {address}", flush=True
+            ),
+        )
+    if code >= SIGNALLED:
+        # The engine is in the middle of a step, which an orderly end would have to wait for.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def default_name(model: str) -> str:
+    """What a model is called if nobody says: the last part of its path or repository id."""
+    name = Path(model).resolve().name if Path(model).exists() else model.rpartition("/")[2]
+    return name.removesuffix(".gguf")
