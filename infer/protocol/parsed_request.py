@@ -18,6 +18,7 @@ class ParsedRequest:
       stream: whether the client wants chunks.
       include_usage: whether the chunks end with one that counts tokens.
       echo: the prompts' texts, if each completion is to begin with its own; else None.
+      textless_ids: ids that have no text in the answers: special tokens, where they are skipped.
     """
 
     kind: Literal["chat", "completion"]
@@ -26,3 +27,4 @@ class ParsedRequest:
     stream: bool = False
     include_usage: bool = False
     echo: tuple[str, ...] | None = None
+    textless_ids: frozenset[int] = frozenset()

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from infer.sampling import SamplingParameters
-from llama_jax.chat import ChatFormat
+from llama_jax.chat import ChatFormat, Message
 from llama_jax.tokenizers.interface import Tokenizer
 
 if TYPE_CHECKING:
@@ -54,6 +54,15 @@ class ServedModel:
             sampling=loaded.sampling,
             max_length=loaded.config.context_length if max_length is None else max_length,
         )
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the chat format tells the model of tools: many templates ignore them."""
+        assert self.chat_format is not None
+        messages = [Message("user", "?")]
+        tool = {"type": "function", "function": {"name": "probe", "parameters": {}}}
+        without = self.chat_format.encode_prompt(messages)
+        return self.chat_format.encode_prompt(messages, tools=[tool]) != without
 
     @cached_property
     def grammars(self) -> "GrammarCompiler":
