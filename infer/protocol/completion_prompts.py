@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from infer.protocol.body_fields import BodyFields
+from infer.protocol.parsed_request import EchoedPrompt
 from infer.protocol.request_error import RequestError
 from infer.protocol.served_model import ServedModel
 from llama_jax.errors import InputError
 from llama_jax.tokenizers.interface import Tokenizer
+from llama_jax.tokenizers.token_bytes import TokenBytes
 
 MAX_PROMPTS = 2048
 
@@ -19,6 +21,7 @@ class CompletionPrompts:
     ids: of each prompt.
     given: each prompt's text as it was given, BOS before it as `bos` says; None for prompts of ids.
     bos: the text of BOS if it was put before texts.
+    tokenizer: the model's.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -26,11 +29,17 @@ class CompletionPrompts:
     bos: str
     tokenizer: Tokenizer
 
-    def texts(self, *, skip_special: bool) -> tuple[str, ...]:
+    def echoed(self, *, skip_special: bool) -> tuple[EchoedPrompt, ...]:
         """What `echo` shows of each prompt."""
+        token_bytes = TokenBytes(self.tokenizer)
         if self.given is None:
-            return tuple(self.tokenizer.decode(ids, skip_special=skip_special) for ids in self.ids)
-        return tuple(text if skip_special else self.bos + text for text in self.given)
+            texts = [self.tokenizer.decode(ids, skip_special=skip_special) for ids in self.ids]
+        else:
+            texts = [text if skip_special else self.bos + text for text in self.given]
+        return tuple(
+            EchoedPrompt(text, token_bytes.of(ids[0]) if ids else b"")
+            for text, ids in zip(texts, self.ids, strict=True)
+        )
 
 
 def completion_prompts(fields: BodyFields, model: ServedModel) -> CompletionPrompts:

@@ -91,6 +91,6 @@ def parse_completion(
         answers=answers,
         stream=streaming.stream,
         include_usage=streaming.include_usage,
-        echo=prompts.texts(skip_special=template.skip_special) if is_echoed else None,
+        echo=prompts.echoed(skip_special=template.skip_special) if is_echoed else None,
         textless_ids=special_ids if template.skip_special else frozenset(),
     )

@@ -7,6 +7,19 @@ from infer.answers import AnswerRequest
 
 
 @dataclass(frozen=True)
+class EchoedPrompt:
+    """A prompt as its completions repeat it.
+
+    Attributes:
+      text: as it was given, or that of its ids.
+      first_bytes: of its first token, which has no log-probability to carry them.
+    """
+
+    text: str
+    first_bytes: bytes
+
+
+@dataclass(frozen=True)
 class ParsedRequest:
     """What the body of a request asks for.
 
@@ -17,7 +30,7 @@ class ParsedRequest:
         samples of the first prompt, then those of the second, and so on.
       stream: whether the client wants chunks.
       include_usage: whether the chunks end with one that counts tokens.
-      echo: the prompts' texts, if each completion is to begin with its own; else None.
+      echo: the prompts, if each completion is to begin with its own; else None.
       textless_ids: ids that have no text in the answers: special tokens, where they are skipped.
     """
 
@@ -26,5 +39,5 @@ class ParsedRequest:
     answers: tuple[AnswerRequest, ...]
     stream: bool = False
     include_usage: bool = False
-    echo: tuple[str, ...] | None = None
+    echo: tuple[EchoedPrompt, ...] | None = None
     textless_ids: frozenset[int] = frozenset()
