@@ -10,6 +10,7 @@ from infer.sampling.parameters import (
     override_sampling,
 )
 from infer.sampling.penalties import TokenCounts, count_chosen, count_rows
+from infer.sampling.prompt_logprobs import PromptLogprobs, prompt_logprobs
 from infer.sampling.rows import RowSampling, SamplingMode, stack_sampling
 from infer.sampling.truncation import truncated_logits
 
@@ -20,6 +21,7 @@ __all__ = [
     "NOTHING_ALLOWED",
     "NOT_FINITE",
     "Choice",
+    "PromptLogprobs",
     "RowSampling",
     "SamplingMode",
     "SamplingParameters",
@@ -31,6 +33,7 @@ __all__ = [
     "mask_of",
     "num_words",
     "override_sampling",
+    "prompt_logprobs",
     "sample",
     "stack_sampling",
     "truncated_logits",

@@ -17,7 +17,7 @@ MAX_LOGIT_BIASES = 300
 
 
 def _check_ids(name: str, ids: Sequence[int]) -> None:
-    if not all(isinstance(token, int) and 0 <= token < 2**31 for token in ids):
+    if not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise InputError(f"{name}: a token id is a whole number from 0")
     if len(set(ids)) < len(ids):
         raise InputError(f"{name} has an id twice: give each once")
