@@ -19,29 +19,32 @@ from llama_jax.errors import InputError
 
 
 class ScriptedAnswering:
-    """Writes the letter x, one a step for every answer; each x is `width` tokens and letters.
+    """Writes `width` letters x in a step for every answer, as one new token. An answer of 13 tokens
+    fails at its end.
 
     Attributes:
+      limit: of prompt and answer, in tokens.
       may_step: cleared, it holds every step up.
       fault: raised by the next step, if set.
     """
 
-    def __init__(self, *, width=1, seconds_a_step=0.0):
+    def __init__(self):
         self.may_step = threading.Event()
         self.may_step.set()
         self.fault = None
-        self.width = width
-        self.seconds_a_step = seconds_a_step
+        self.width = 1
+        self.seconds_a_step = 0.0
         self.left = {}  # answer id -> sample -> steps to go
         self.size = {}
         self.num_added = self.num_steps = 0
+        self.limit = 250
 
     @property
     def is_idle(self):
         return not self.left
 
     def add(self, request):
-        if len(request.prompt) + request.max_new_tokens > 250_000:
+        if len(request.prompt) + request.max_new_tokens > self.limit:
             raise InputError("over the scripted context; ask for less")
         self.num_added += 1
         self.left[self.num_added] = dict.fromkeys(range(request.n), request.max_new_tokens)
@@ -66,14 +69,16 @@ class ScriptedAnswering:
             for index in list(samples):
                 samples[index] -= 1
                 num_new = self.size[answer_id] - samples[index]
+                finish = "error" if self.size[answer_id] == 13 else "length"
                 deltas.append(
                     AnswerDelta(
                         answer_id,
                         index,
                         text="x" * self.width,
-                        tokens=(ord("x"),) * self.width,
+                        tokens=(ord("x"),),
                         num_new_tokens=num_new,
-                        finish_reason=None if samples[index] else "length",
+                        finish_reason=None if samples[index] else finish,
+                        error=None if samples[index] or finish == "length" else "scripted failure",
                     )
                 )
                 if not samples[index]:
@@ -147,12 +152,23 @@ class RunningServer:
             connection.close()
 
 
-def wait_until(condition, timeout=20):
-    """Returns when `condition()` holds; fails after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.005)
+@pytest.fixture(scope="session")
+def running_server():
+    """The class, for tests that bring an engine of their own."""
+    return RunningServer
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    """A function that returns when its condition holds, and fails if that takes too long."""
+
+    def wait(condition, timeout=20):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to be"
+            time.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +181,8 @@ def serve_script(served_model):
     """Starts servers over a `ScriptedAnswering`; ends them after the test."""
     servers = []
 
-    def start(answering=None, **changes):
-        answering = answering or ScriptedAnswering()
+    def start(**changes):
+        answering = ScriptedAnswering()
         servers.append(RunningServer(served_model, answering, answering.usage, **changes))
         return servers[-1]
 
@@ -176,3 +192,13 @@ def serve_script(served_model):
         if server.code is None:
             server.leave()
             server.wait()
+
+
+@pytest.fixture(scope="module")
+def shared_server(served_model):
+    """One for tests that leave nothing behind."""
+    answering = ScriptedAnswering()
+    server = RunningServer(served_model, answering, answering.usage)
+    yield server
+    server.leave()
+    server.wait()
