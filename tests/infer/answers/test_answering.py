@@ -10,7 +10,7 @@ from infer.answers import Answering, AnswerRequest, CollectedAnswer
 from infer.sampling import GREEDY
 from llama_jax.errors import InputError
 
-from .conftest import SPECIAL, byte_tokenizer
+from .byte_tokenizer import SPECIAL, byte_tokenizer
 from .scripted_engine import ScriptedEngine
 
 TOKENIZER = byte_tokenizer()

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from llama_jax.tokenizers.huggingface import HuggingFaceTokenizer
@@ -23,8 +22,3 @@ def byte_tokenizer() -> HuggingFaceTokenizer:
         "tokenizer_config.json": json.dumps({"bos_token": "<bos>", "eos_token": "<eot>"}).encode(),
     }
     return HuggingFaceTokenizer(files, place="here")
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> HuggingFaceTokenizer:
-    return byte_tokenizer()
