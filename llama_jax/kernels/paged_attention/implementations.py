@@ -45,8 +45,9 @@ def paged_attention_by_name(
         scale: float,
     ) -> jax.Array:
         case = case_of(query, pages, platform=platform, device_kind=device_kind)
-        chosen = implementation(choose(names, case))
-        return chosen.paged_attention(query, pages, page_table, lengths, scale=scale)
+        module = implementation(choose(names, case))
+        options = module.options(case) if hasattr(module, "options") else {}
+        return module.paged_attention(query, pages, page_table, lengths, scale=scale, **options)
 
     return paged_attention
 

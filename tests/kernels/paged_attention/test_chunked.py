@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from llama_jax.kernels.paged_attention import chunked, reference
+from llama_jax.kernels.paged_attention.case import case_of
+from llama_jax.kernels.paged_attention.implementations import paged_attention_by_name
 from llama_jax.kernels.paged_attention.pages import KVPages
 
 from .paged_cases import random_rows
@@ -20,7 +22,12 @@ from .paged_cases import random_rows
 LENGTHS = [100, 128, 129, 300, 1, 0]
 SCALE = 0.2
 
-attend = jax.jit(functools.partial(chunked.paged_attention, scale=SCALE))
+attend = jax.jit(
+    functools.partial(
+        paged_attention_by_name("chunked", platform="cpu", device_kind="cpu"), scale=SCALE
+    )
+)
+attend_on_accelerators = jax.jit(functools.partial(chunked.paged_attention, scale=SCALE))
 attend_reference = jax.jit(functools.partial(reference.paged_attention, scale=SCALE))
 
 
@@ -50,22 +57,26 @@ def rows(lengths=LENGTHS, **case):
 )  # fmt: skip
 def test_blocks_give_what_the_reference_gives(case, tolerance):
     arguments = rows(**case)
-    output, expected = attend(*arguments), attend_reference(*arguments)
-    assert output.dtype == expected.dtype == arguments[0].dtype
-    np.testing.assert_allclose(
-        np.asarray(output, np.float32), np.asarray(expected, np.float32), atol=tolerance
-    )
-    # Positions before the row's first token, and a row that is not in use.
-    assert not np.any(output[-1])
-    assert not np.any(output[-2, :, : arguments[0].shape[2] - 1])
+    expected = np.asarray(attend_reference(*arguments), np.float32)
+    for function in (attend, attend_on_accelerators):
+        output = function(*arguments)
+        assert output.dtype == arguments[0].dtype
+        np.testing.assert_allclose(np.asarray(output, np.float32), expected, atol=tolerance)
+        # Positions before the row's first token, and a row that is not in use.
+        assert not np.any(output[-1])
+        assert not np.any(output[-2, :, : arguments[0].shape[2] - 1])
+
+
+def slow(case):
+    return pytest.param(case, marks=pytest.mark.slow)
 
 
 CASES = [
-    dict(),
-    dict(num_heads=2),
-    dict(dtype=jnp.bfloat16),
+    dict(num_heads=9, num_kv_heads=3),
+    slow(dict(num_heads=2)),
+    slow(dict(dtype=jnp.bfloat16)),
     dict(page_dtype=jnp.int8),
-    dict(num_heads=32, num_kv_heads=8, head_dim=128),
+    slow(dict(num_heads=32, num_kv_heads=8, head_dim=128)),
 ]
 IDS = ["float32", "one-head-each", "bfloat16", "int8", "llama31_8b"]
 
@@ -73,12 +84,16 @@ IDS = ["float32", "one-head-each", "bfloat16", "int8", "llama31_8b"]
 @pytest.mark.parametrize("num_queries", [1, 3])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(case, num_queries):
-    query, pages, table, lengths = rows(num_queries=num_queries, **case)
+    query, pages, table, lengths = rows(
+        [*LENGTHS, 257, 5, 64, 128], num_queries=num_queries, **case
+    )
+    described = case_of(query, pages, platform="cpu", device_kind="cpu")
+    assert chunked.options(described)["rows_at_once"] < len(lengths)  # several groups
     whole = np.asarray(attend(query, pages, table, lengths))
-    order = np.array([3, 0, 5, 2, 4, 1])
+    order = np.random.default_rng(2).permutation(len(lengths))
     turned = attend(query[order], pages, table[order], lengths[order])
     np.testing.assert_array_equal(turned, whole[order])
-    for row in range(len(LENGTHS)):
+    for row in range(len(lengths)):
         # Alone, in as many blocks as itself needs; and beside another, in a longer table.
         alone = attend(query[row : row + 1], pages, table[row : row + 1], lengths[row : row + 1])
         np.testing.assert_array_equal(alone[0], whole[row])
