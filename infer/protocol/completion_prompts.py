@@ -10,7 +10,6 @@ from infer.protocol.request_error import RequestError
 from infer.protocol.served_model import ServedModel
 from llama_jax.errors import InputError
 from llama_jax.tokenizers.interface import Tokenizer
-from llama_jax.tokenizers.token_bytes import TokenBytes
 
 MAX_PROMPTS = 2048
 
@@ -21,23 +20,23 @@ class CompletionPrompts:
     ids: of each prompt.
     given: each prompt's text as it was given, BOS before it as `bos` says; None for prompts of ids.
     bos: the text of BOS if it was put before texts.
-    tokenizer: the model's.
+    model: that they are for.
     """
 
     ids: tuple[tuple[int, ...], ...]
     given: tuple[str, ...] | None
     bos: str
-    tokenizer: Tokenizer
+    model: ServedModel
 
     def echoed(self, *, skip_special: bool) -> tuple[EchoedPrompt, ...]:
         """What `echo` shows of each prompt."""
-        token_bytes = TokenBytes(self.tokenizer)
         if self.given is None:
-            texts = [self.tokenizer.decode(ids, skip_special=skip_special) for ids in self.ids]
+            tokenizer = self.model.tokenizer
+            texts = [tokenizer.decode(ids, skip_special=skip_special) for ids in self.ids]
         else:
             texts = [text if skip_special else self.bos + text for text in self.given]
         return tuple(
-            EchoedPrompt(text, token_bytes.of(ids[0]) if ids else b"")
+            EchoedPrompt(text, self.model.token_bytes.of(ids[0]))
             for text, ids in zip(texts, self.ids, strict=True)
         )
 
@@ -61,14 +60,14 @@ def completion_prompts(fields: BodyFields, model: ServedModel) -> CompletionProm
                         place,
                         f"{str(token)[:40]} is no id of the vocabulary of {tokenizer.vocab_size}",
                     )
-        return CompletionPrompts(tuple(map(tuple, prompts)), None, "", tokenizer)
+        return CompletionPrompts(tuple(map(tuple, prompts)), None, "", model)
     bos_id = tokenizer.bos_id
     bos = next((text for text, token in tokenizer.special_tokens.items() if token == bos_id), "")
     ids = tuple(
         _encoded(fields, text, tokenizer, bos_id if adds_bos else None, parses_special)
         for text in prompts
     )
-    return CompletionPrompts(ids, tuple(prompts), bos if adds_bos else "", tokenizer)
+    return CompletionPrompts(ids, tuple(prompts), bos if adds_bos else "", model)
 
 
 def _prompt_list(fields: BodyFields, given: Any) -> Sequence[Any]:

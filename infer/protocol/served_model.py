@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from infer.sampling import SamplingParameters
 from llama_jax.chat import ChatFormat, Message
 from llama_jax.tokenizers.interface import Tokenizer
+from llama_jax.tokenizers.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from infer.constraints import GrammarCompiler
@@ -63,6 +64,11 @@ class ServedModel:
         tool = {"type": "function", "function": {"name": "probe", "parameters": {}}}
         without = self.chat_format.encode_prompt(messages)
         return self.chat_format.encode_prompt(messages, tools=[tool]) != without
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """The bytes of single tokens; one for all requests, because it keeps what it looked up."""
+        return TokenBytes(self.tokenizer)
 
     @cached_property
     def grammars(self) -> "GrammarCompiler":
