@@ -1,8 +1,8 @@
 """The settings of an engine for a model on the devices that are here.
 
-What a size costs: a decode program for each bucket of rows and each sampling mode, a prefill program
-for each length of chunk; memory for the pages. On a CPU a step takes time in proportion to its
-rows, so a small bucket is kept for the ends of jobs; on accelerators a step with few rows takes as
+What a size costs: a decode program for each bucket of rows and each sampling mode, a prefill
+program for each length of chunk; memory for the pages. On a CPU a step takes time in proportion to
+its rows, so a small bucket is kept for the ends of jobs; on accelerators a step with few rows takes as
 long as one with many, and one bucket makes every product of one shape.
 """
 
@@ -18,6 +18,7 @@ from infer.sampling import SamplingMode
 from llama_jax.config import ModelConfig
 from llama_jax.costs import kv_bytes_per_token, stored_bytes
 from llama_jax.errors import InputError
+from llama_jax.kernels.paged_attention.pages import quick_page_dtype
 from llama_jax.model import Params
 
 # Platform -> rows, tokens a page, tokens of prompts a call, lengths of chunks. A page of 64 is a
@@ -53,7 +54,8 @@ def engine_settings(
       rows: answered at once; by default 64 on CPUs and 256 on accelerators.
       max_length: longest row in tokens; by default the model's context. Rounded up to whole pages
         where the context allows it.
-      cache_dtype: of keys and values; the weights' own by default.
+      cache_dtype: of keys and values; by default the weights' own, and float32 for 16-bit weights
+        on a CPU (`quick_page_dtype`).
       cache_bytes: memory of all devices for pages; by default what is free, and never more than
         `rows` rows of `max_length` could use.
       num_devices: that weights and pages are split over.
@@ -71,7 +73,7 @@ def engine_settings(
     page_size = min(page_size, config.context_length)
     most_length = config.context_length // page_size * page_size
     max_length = min(-(-(max_length or most_length) // page_size) * page_size, most_length)
-    cache_dtype = np.dtype(cache_dtype or params["embedding"].dtype)
+    cache_dtype = np.dtype(cache_dtype or quick_page_dtype(params["embedding"].dtype, platform))
     page_bytes = page_size * kv_bytes_per_token(config, cache_dtype)
     if cache_bytes is None:
         cache_bytes = _free_bytes(device, params, num_devices)

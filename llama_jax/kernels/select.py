@@ -12,9 +12,11 @@ from llama_jax.errors import InputError
 from llama_jax.kernels.attention.implementations import IMPLEMENTATIONS, attention_by_name
 from llama_jax.kernels.matmul.implementations import XLA, weight_only_matmul
 from llama_jax.kernels.operators import DECODE, PREFILL, REFERENCE, Operators
+from llama_jax.kernels.paged_attention.implementations import paged_attention_by_name
 
 AUTO = "auto"
 _AUTO_ATTENTION = {"cpu": "chunked", "gpu": ("cudnn", "chunked"), "tpu": ("splash", "chunked")}
+_AUTO_PAGED_ATTENTION = {"cpu": "chunked", "gpu": "chunked", "tpu": ("ragged_tpu", "chunked")}
 
 
 @functools.cache
@@ -50,17 +52,30 @@ def check_attention_names(names: tuple[str, ...]) -> None:
 
 @functools.cache
 def inference_operators(
-    platform: str, device_kind: str, *, matmul: str | tuple[str, ...] = XLA
+    platform: str,
+    device_kind: str,
+    *,
+    matmul: str | tuple[str, ...] = XLA,
+    paged_attention: str | tuple[str, ...] = AUTO,
 ) -> tuple[Operators, Operators]:
     """Operators of prefill and of decoding on one device.
 
     Args:
       matmul: names of `matmul/implementations.py`, for quantised weights while decoding.
+      paged_attention: `auto`, or names of `paged_attention/implementations.py`, for a cache in
+        pages while decoding. Prompts take what `auto` is: kernels of decoding refuse many queries.
 
     Raises:
       InputError: an unknown name.
     """
-    chunked = attention_by_name("chunked", platform=platform, device_kind=device_kind)
-    product = weight_only_matmul(matmul, platform=platform, device_kind=device_kind)
-    prefill = dataclasses.replace(PREFILL, attention=chunked)
-    return prefill, dataclasses.replace(DECODE, matmul=product)
+    device = {"platform": platform, "device_kind": device_kind}
+    chunked = attention_by_name("chunked", **device)
+    product = weight_only_matmul(matmul, **device)
+    auto = _AUTO_PAGED_ATTENTION[platform]
+    is_auto = paged_attention in (AUTO, (AUTO,))
+    of_prompts = paged_attention_by_name(auto, **device)
+    of_decoding = paged_attention_by_name(auto if is_auto else paged_attention, **device)
+    return (
+        dataclasses.replace(PREFILL, attention=chunked, paged_attention=of_prompts),
+        dataclasses.replace(DECODE, matmul=product, paged_attention=of_decoding),
+    )

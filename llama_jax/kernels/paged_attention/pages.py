@@ -63,6 +63,17 @@ def init_pages(
     return KVPages(pages, jnp.zeros((num_pages, 2 * num_kv_heads, page_size), jnp.float32))
 
 
+def quick_page_dtype(dtype: jnp.dtype, platform: str) -> jnp.dtype:
+    """What pages of `dtype` should be on `platform`, so that every number read is the same.
+
+    XLA's CPU backend neither looks up nor writes a part of an array of 16-bit floats: it turns the
+    whole of it into float32 and back, for a single token too. So there such pages are float32,
+    into which every such number fits.
+    """
+    is_wide = platform == "cpu" and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+    return jnp.dtype(jnp.float32 if is_wide else dtype)
+
+
 def write_pages(
     pages: KVPages,
     page_table: jax.Array,

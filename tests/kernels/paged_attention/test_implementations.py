@@ -10,6 +10,7 @@ from llama_jax.errors import InputError
 from llama_jax.kernels import named_choice
 from llama_jax.kernels.paged_attention import reference
 from llama_jax.kernels.paged_attention.implementations import paged_attention_by_name
+from llama_jax.kernels.select import inference_operators
 
 from .paged_cases import random_rows
 
@@ -57,3 +58,25 @@ def test_the_hopper_kernel_is_for_hopper(kind):
     attend = paged_attention_by_name("mosaic_gpu", platform="gpu", device_kind=kind)
     with pytest.raises(InputError, match="runs on Hopper"):
         attend(*rows(), scale=0.1)
+
+
+def test_decoding_and_prompts_run_over_pages_everywhere():
+    for platform, kind in (("cpu", "cpu"), ("gpu", H100), ("tpu", "TPU v5p")):
+        for operators in inference_operators(platform, kind):
+            case = rows(num_queries=2, head_dim=64)
+            output = operators.paged_attention(*case, scale=0.1)
+            expected = reference.paged_attention(*case, scale=0.1)
+            # bfloat16: probabilities and outputs are rounded once each.
+            np.testing.assert_allclose(
+                np.asarray(output, np.float32), np.asarray(expected, np.float32), atol=0.016
+            )
+
+
+def test_a_kernel_of_decoding_is_asked_for_by_name_and_leaves_prompts_alone():
+    of_prompts, of_decoding = inference_operators("gpu", H100, paged_attention="mosaic_gpu")
+    case = rows(page_size=16, head_dim=64)
+    of_prompts.paged_attention(*case, scale=0.1)
+    with pytest.raises(InputError, match="mosaic_gpu: takes pages of a multiple of 64"):
+        of_decoding.paged_attention(*case, scale=0.1)
+    with pytest.raises(InputError, match="'fast' is not one of"):
+        inference_operators("cpu", "cpu", paged_attention="fast")

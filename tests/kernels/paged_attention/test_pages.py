@@ -9,7 +9,12 @@ from jax.sharding import SingleDeviceSharding
 from llama_jax.compile_targets import target_devices
 from llama_jax.config import TINY
 from llama_jax.errors import InputError
-from llama_jax.kernels.paged_attention.pages import KVPages, init_pages, write_pages
+from llama_jax.kernels.paged_attention.pages import (
+    KVPages,
+    init_pages,
+    quick_page_dtype,
+    write_pages,
+)
 from llama_jax.model import init_cache
 
 PAGE_SIZE, K, H = 4, 2, 8
@@ -128,3 +133,19 @@ def test_what_no_cache_holds_is_refused(dtype):
     ):
         with pytest.raises(InputError, match="int8 or float8_e4m3fn, not "):
             empty()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_wider_pages_on_a_cpu_hold_the_same_numbers(dtype):
+    assert quick_page_dtype(dtype, "cpu") == jnp.float32
+    assert quick_page_dtype(dtype, "gpu") == quick_page_dtype(dtype, "tpu") == dtype
+    key, value = (x.astype(dtype) for x in random_tokens(3))
+    positions = np.array([[3, 4, 5], [0, 1, 7]], np.int32)
+    narrow = written(init_pages(6, PAGE_SIZE, K, H, dtype), TABLE, positions, key, value)
+    wide = written(init_pages(6, PAGE_SIZE, K, H, jnp.float32), TABLE, positions, key, value)
+    np.testing.assert_array_equal(wide.pages, narrow.pages.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int8, jnp.float8_e4m3fn], ids=str)
+def test_other_pages_stay_what_they_are(dtype):
+    assert quick_page_dtype(dtype, "cpu") == dtype
