@@ -62,12 +62,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "continue one or many prompts in a batch",
     ),
     "chat": ("infer.chat_terminal:chat", "talk to a model in the terminal"),
+    "batch": (
+        "infer.batch.batch_command:batch",
+        "a file of prompts to a file of answers, that survives being killed",
+    ),
     "serve": (
         "infer.server.serve_command:serve",
         "an OpenAI-compatible server, with a chat page",
     ),
     "bench infer": (
-        "infer.benchmark:bench_infer",
+        "infer.benchmark.command:bench_infer",
         "tokens per second of generation, against named peers",
     ),
     "bench train": (

@@ -37,6 +37,7 @@ class FinishedRow:
       kind: whether `text` goes to the output or to the errors.
       text: a JSON object in UTF-8, without the line's end.
       prompt_tokens, new_tokens: how many.
+      samples: that `new_tokens` are of; not kept.
     """
 
     row: int
@@ -44,6 +45,7 @@ class FinishedRow:
     text: bytes
     prompt_tokens: int = 0
     new_tokens: int = 0
+    samples: int = 1
 
     @property
     def line(self) -> bytes:

@@ -1,0 +1,195 @@
+"""`llama-jax batch`: a file of prompts to a file of answers."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from infer.cache_dtypes import CacheDtype, cache_dtype_named
+from llama_jax import __version__
+
+if TYPE_CHECKING:
+    from infer.batch.job import Job
+    from infer.batch.options import BatchOptions
+    from infer.batch.row_table import RowTable
+
+
+def batch(
+    model: tyro.conf.Positional[str],
+    input: tyro.conf.Positional[Path],
+    output: tyro.conf.Positional[Path],
+    *,
+    output_errors: Path | None = None,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    served_model_name: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    format: Literal["auto", "chat", "raw"] = "auto",
+    rows: int | None = None,
+    max_length: int | None = None,
+    cache_gigabytes: float | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    kv_cache_dtype: CacheDtype | None = None,
+    roofline: bool = True,
+    quiet: bool = False,
+) -> int:
+    """Answers every row of a JSONL file, durably: killed at any moment, the same command goes on.
+
+    A row is one of OpenAI's batch format, {"custom_id", "method", "url", "body"}, and is answered
+    in that format, or {"prompt": ...} or {"messages": ...} with OpenAI's sampling fields beside it,
+    and is answered by a plain object. OUTPUT appears at the end, with the rows in the order of the
+    input; until then finished rows lie in OUTPUT.parts. Rows that fail go to a file of their own,
+    each with its reason, and the others go on. An answer depends on its row, the model and these
+    options alone, not on other rows, their order, or interruptions.
+
+    Several processes started with the same command on one file system share the rows. The exit code
+    is 1 if rows failed, 143 or 130 if a signal ended the job before its end.
+
+    Example: llama-jax batch llama-8b-instruct questions.jsonl answers.jsonl --max-new-tokens 256
+
+    Args:
+      model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
+      input: the rows, JSONL in UTF-8.
+      output: where the answers go.
+      output_errors: where the rows that fail go; by default OUTPUT.errors.jsonl.
+      max_new_tokens: the longest answer of a plain row that does not say.
+      seed: of rows that have none: each draws its own from this number and its custom_id.
+      served_model_name: what rows may call the model; give the option again for more names. By
+        default the last part of MODEL.
+      format: whether the prompt of a plain row is a user's message (chat) or text to be continued
+        (raw); by default a message if the model is tuned for chat.
+      rows: answered at once; by default what suits the device.
+      max_length: longest prompt and answer together, in tokens; by default the model's context.
+      cache_gigabytes: memory for keys and values; by default what is free on the device.
+      dtype: of weights and cache; as stored by default.
+      kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
+        each vector.
+      roofline: at the end, say what share of this device's peaks was reached (a CPU is measured
+        for it, in about two seconds).
+      quiet: print plain lines of progress and the result only.
+    """
+    from infer.batch.job import Job
+    from infer.batch.options import BatchOptions
+    from infer.server.serve_command import default_name
+
+    options = BatchOptions(
+        names=served_model_name or (default_name(model),),
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        format=format,
+        rows=rows,
+        max_length=max_length,
+        cache_gigabytes=cache_gigabytes,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+    )
+    job = Job(output, output_errors)
+    job.check_paths(input)
+    try:
+        return _run(model, input, job, options, roofline=roofline, quiet=quiet)
+    finally:
+        job.close()
+
+
+def _run(
+    model: str, source: Path, job: "Job", options: "BatchOptions", *, roofline: bool, quiet: bool
+) -> int:
+    """Opens the job, answers what is left of it, and tells; the exit code."""
+    from infer.batch.job_report import job_lines, roofline_line, run_line
+    from infer.batch.row_request import default_limit
+    from infer.batch.row_table import scan_rows
+    from llama_jax.checkpoints.formats import open_source
+    from llama_jax.checkpoints.huggingface_repo import resolve_source
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    path = resolve_source(model)
+    context_length = open_source(path).config.context_length
+    limit = default_limit(options.max_new_tokens, context_length)
+    table = scan_rows(source, default_limit=limit)
+    say(f"{source}: {len(table):,} rows, {table.num_bytes:,} bytes")
+    _open(job, table, model, path, options)
+    if job.manifest.finished is not None:
+        print("finished before; nothing is left to do", *job_lines(job), sep="\n", file=sys.stderr)
+        return int(job.manifest.finished["failed"] > 0)
+    run, engine = _answer(job, table, path, options, say=say, quiet=quiet)
+    if run.exit_code is not None:
+        print(run_line(run), file=sys.stderr)
+        print(
+            "ended by a signal; every finished row is kept: the same command goes on",
+            file=sys.stderr,
+        )
+        return run.exit_code
+    print(*job_lines(job), run_line(run), sep="\n", file=sys.stderr)
+    if roofline and run.work.new_tokens:
+        print(roofline_line(run, engine), file=sys.stderr)
+    return int(job.manifest.finished["failed"] > 0)
+
+
+def _open(job: "Job", table: "RowTable", model: str, path: Path, options: "BatchOptions") -> None:
+    from infer.batch.fingerprint import model_fingerprint
+    from infer.batch.manifest import Manifest
+
+    job.open(
+        Manifest(
+            input_sha256=table.sha256,
+            input_bytes=table.num_bytes,
+            rows=len(table),
+            model=model,
+            fingerprint=model_fingerprint(path),
+            options=options.of_answers,
+            version=__version__,
+            created=int(time.time()),
+        )
+    )
+
+
+def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", *, say, quiet):
+    """Loads the model, compiles, and runs; the `JobRun` and the engine."""
+    from infer.answers import Answering
+    from infer.batch.job_shape import job_shape, prompt_counter
+    from infer.batch.row_request import RowRequests
+    from infer.batch.run_job import run_job
+    from infer.generate_command import prompt_format
+    from infer.load_engine import load_engine
+    from infer.loaded_model import load_model
+    from infer.protocol import ServedModel
+
+    start = time.monotonic()
+    loaded = load_model(path, dtype=options.dtype)
+    chat_format = prompt_format(loaded, options.format)
+    for note in (f"{path.name}: loaded in {time.monotonic() - start:.1f} s", *loaded.notes):
+        say(note)
+    gigabytes = options.cache_gigabytes
+    engine = load_engine(
+        loaded,
+        rows=options.rows,
+        max_length=options.max_length,
+        cache_dtype=cache_dtype_named(options.kv_cache_dtype),
+        cache_bytes=None if gigabytes is None else int(gigabytes * 1e9),
+        prompt_logprobs=bool(table.rows["scores_prompt"].any()),
+    )
+    served = ServedModel.of(loaded, names=options.names, max_length=engine.settings.max_length)
+    parse = RowRequests(
+        dataclasses.replace(served, chat_format=chat_format or loaded.chat_format),
+        seed=options.seed,
+        max_new_tokens=options.max_new_tokens,
+        prompts_are_messages=chat_format is not None,
+    )
+    with prompt_counter(table, parse) as count_tokens:
+        say(str(job_shape(table, count_tokens)))
+    engine.compile(say)
+    run = run_job(
+        job,
+        table,
+        answering=Answering(engine, loaded.tokenizer),
+        parse=parse,
+        slots=engine.settings.num_rows,
+        say=say,
+        quiet=quiet,
+    )
+    return run, engine
