@@ -90,7 +90,6 @@ def choose(
     return Choice(tokens, *_logprobs(logits, tokens, mode.num_logprobs))
 
 
-@partial(jax.jit, static_argnames="mode")
 def sample(
     logits: jax.Array, rows: RowSampling, positions: jax.Array, *, mode: SamplingMode
 ) -> jax.Array:
@@ -98,12 +97,17 @@ def sample(
     whose maximum is not finite gives a meaningless id.
 
     Raises:
-      InputError: for penalties and allowed ids, which need what came before, or masks.
+      InputError: for penalties, which need what came before, and for allowed ids, which are masks.
     """
     if mode.penalties or mode.mask:
-        raise InputError(
-            "penalties and allowed_ids are for the engine: use llama-jax batch or serve"
-        )
+        raise InputError("penalties and allowed_ids need the engine: use llama-jax batch or serve")
+    return _sampled(logits, rows, positions, mode=mode)
+
+
+@partial(jax.jit, static_argnames="mode")
+def _sampled(
+    logits: jax.Array, rows: RowSampling, positions: jax.Array, *, mode: SamplingMode
+) -> jax.Array:
     return _drawn(_adjusted(logits, rows, mode, None, None), rows, positions, mode)
 
 
