@@ -1,6 +1,7 @@
 """`llama-jax serve`: a model behind OpenAI's interface, with a chat page."""
 
 import dataclasses
+import importlib.util
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ def serve(
     cache_gigabytes: float | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     kv_cache_dtype: CacheDtype | None = None,
+    prompt_logprobs: bool = False,
     max_queue: int = 256,
     request_timeout: float = 600.0,
     drain_timeout: float = 60.0,
@@ -52,6 +54,8 @@ def serve(
       dtype: of weights and cache; as stored by default.
       kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
         each vector.
+      prompt_logprobs: compile what computes log-probabilities of prompts too, for requests that ask
+        for them.
       max_queue: answers that may wait; one more is refused with status 429.
       request_timeout: seconds for one request, waiting included.
       drain_timeout: seconds that running answers get to finish after SIGTERM.
@@ -61,6 +65,10 @@ def serve(
         more.
       quiet: print the address, warnings and errors only.
     """
+    for package in ("fastapi", "uvicorn", "prometheus_client", "llguidance"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"serving needs {package}: pip install 'llama-jax[serve]'")
+
     from infer.answers import Answering
     from infer.load_engine import load_engine
     from infer.loaded_model import load_model
@@ -100,6 +108,7 @@ def serve(
             max_length=max_length,
             cache_dtype=cache_dtype_named(kv_cache_dtype),
             cache_bytes=None if cache_gigabytes is None else int(cache_gigabytes * 1e9),
+            prompt_logprobs=prompt_logprobs,
         )
         log.info("compiling; the server listens when that is done")
         engine.compile(log.info)
