@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llama_jax.config import ModelConfig
+from llama_jax.kernels.paged_attention.pages import QUANTIZED_DTYPES, KVPages
 from llama_jax.model import Params, init_params, logical_axes
 from llama_jax.model.axes import ACTIVATION_KV_HEADS, BATCH, SEQUENCE
 from llama_jax.model.kv_cache import KVCache
 from llama_jax.quantization.quantized_tensor import INT4_GROUP, QuantizedTensor, WeightFormat
+from sharding.divisibility import check_divides
 from sharding.rules import SERVING, TRAINING, Rules, mesh_spec
 
 
@@ -108,6 +110,28 @@ def cache_shardings(config: ModelConfig, mesh: Mesh, rules: Rules = SERVING) -> 
     layers = (layer,) * config.num_layers
     rows = NamedSharding(mesh, mesh_spec((BATCH,), rules))
     return KVCache(layers, layers, first=rows, length=replicated(mesh))
+
+
+def page_shardings(
+    config: ModelConfig, mesh: Mesh, dtype: jnp.dtype, rules: Rules = SERVING
+) -> tuple[KVPages, ...]:
+    """`NamedSharding`s of the pages of every layer: heads split, pages not, so that a row may have
+    any of them.
+
+    Args:
+      dtype: of the pages; int8 and float8_e4m3fn have scales.
+
+    Raises `InputError` if the mesh does not divide the key and value heads.
+    """
+    spec = mesh_spec((None, None, ACTIVATION_KV_HEADS, None), rules)
+    heads = config.num_kv_heads
+    check_divides(
+        mesh, {"pages": 0, "tokens": 0, "key-value heads": heads, "dims of a head": 0}, spec
+    )
+    scales = NamedSharding(mesh, mesh_spec((None, ACTIVATION_KV_HEADS, None), rules))
+    has_scales = jnp.dtype(dtype) in QUANTIZED_DTYPES
+    layer = KVPages(NamedSharding(mesh, spec), scales if has_scales else None)
+    return (layer,) * config.num_layers
 
 
 def batch_sharding(mesh: Mesh, rules: Rules = TRAINING) -> NamedSharding:

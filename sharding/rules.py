@@ -5,9 +5,11 @@ feed-forward or vocabulary. A row of the batch belongs to one device of `data` x
 block `tensor` splits heads and feed-forward; between blocks it splits the tokens, so that norms and
 residual sums are not done twice (Megatron's sequence parallelism, arXiv 2205.05198).
 
-Serving splits a weight over `tensor` alone and never gathers one: a step reads every weight once,
-and has too few tokens to split those between blocks. `data` and `fsdp` hold rows, each with a copy
-of the model.
+Serving splits a weight over `tensor` and `context` and never gathers one: a step reads every weight
+once, and has too few tokens to split those between blocks. Key and value heads are split over
+`tensor` alone, so that there may be more devices than such heads: the 8 of 70B and 405B on 16 chips
+are `tensor` 8 and `context` 2, where each key head, with its part of the cache, lies on two chips
+and half of its query heads on each. `data` and `fsdp` hold rows, each with a copy of the model.
 """
 
 from collections.abc import Mapping
@@ -37,6 +39,11 @@ TRAINING: Rules = {
 }
 SERVING: Rules = {
     **TRAINING,
+    axes.VOCAB: (TENSOR, CONTEXT),
+    axes.HEADS: (TENSOR, CONTEXT),
+    axes.FEED_FORWARD: (TENSOR, CONTEXT),
+    axes.ACTIVATION_HEADS: (TENSOR, CONTEXT),
+    axes.ACTIVATION_FEED_FORWARD: (TENSOR, CONTEXT),
     axes.EMBED: (),
     axes.SEQUENCE: (),
     axes.RESIDUAL_SEQUENCE: (),

@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 
 from llama_jax.errors import InputError
 from llama_jax.kernels.attention.mask import IntervalMask
+from llama_jax.kernels.paged_attention.pages import KVPages
 from llama_jax.model import Operators
 from llama_jax.model.axes import ACTIVATION_HEADS, ACTIVATION_KV_HEADS, BATCH, HEAD_DIM, SEQUENCE
 from sharding.divisibility import check_divides
 from sharding.mesh import CONTEXT, STAGE
-from sharding.rules import TRAINING, Rules, mesh_spec
+from sharding.rules import SERVING, TRAINING, Rules, mesh_spec
 
 
 def shard_operators(operators: Operators, mesh: Mesh, rules: Rules = TRAINING) -> Operators:
@@ -54,3 +55,40 @@ def shard_operators(operators: Operators, mesh: Mesh, rules: Rules = TRAINING) -
         return sharded(query, key, value, mask)
 
     return dataclasses.replace(operators, attention=attention)
+
+
+def shard_paged_operators(operators: Operators, mesh: Mesh, rules: Rules = SERVING) -> Operators:
+    """`operators` for a cache in pages whose heads lie on `mesh` as `rules` say.
+
+    Each device attends with the query heads and for the rows that it has, to the key heads of its
+    pages; a loop over a row's pages is as long as its own rows need. `paged_attention` raises
+    `InputError`, with the numbers, for arrays that the mesh does not divide.
+    """
+    queries = mesh_spec((BATCH, ACTIVATION_HEADS, None, None), rules)
+    heads_of_pages = mesh_spec((None, None, ACTIVATION_KV_HEADS, None), rules)
+    heads_of_scales = mesh_spec((None, ACTIVATION_KV_HEADS, None), rules)
+    rows, tables = mesh_spec((BATCH,), rules), mesh_spec((BATCH, None), rules)
+
+    def paged_attention(query, pages: KVPages, page_table, lengths, *, scale):
+        names = ("rows", "query heads", "tokens of a row", "dims of a head")
+        check_divides(mesh, dict(zip(names, query.shape, strict=True)), queries)
+        names = ("pages", "tokens of a page", "key-value heads", "dims of a head")
+        num_pages, page_size, _, head_dim = pages.pages.shape
+        sizes = (num_pages, page_size, pages.num_kv_heads, head_dim)
+        check_divides(mesh, dict(zip(names, sizes, strict=True)), heads_of_pages)
+
+        def local(query, pages, page_table, lengths):
+            return operators.paged_attention(query, pages, page_table, lengths, scale=scale)
+
+        specs = KVPages(heads_of_pages, None if pages.scales is None else heads_of_scales)
+        sharded = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(queries, specs, tables, rows),
+            out_specs=queries,
+            # The check cannot see through kernels.
+            check_vma=False,
+        )
+        return sharded(query, pages, page_table, lengths)
+
+    return dataclasses.replace(operators, paged_attention=paged_attention)

@@ -45,25 +45,29 @@ def _shardings(recipe, mesh):
     return params, quantized_shardings(params, unstacked_shardings(CONFIG, mesh))
 
 
+TENSOR = ("tensor", "context")
+
+
 def test_scales_follow_the_outputs_of_their_weight(mesh):
     _, shardings = _shardings("int8", mesh)
     attention = shardings["blocks"][1]["attention"]
-    assert attention["query"].values.spec == P("tensor", None, None)
-    assert attention["query"].scales.spec == P("tensor", None)
+    assert attention["query"].values.spec == P(TENSOR, None, None)
+    assert attention["query"].scales.spec == P(TENSOR, None)
+    assert attention["key"].values.spec == P("tensor", None, None)
     # The tensor axis cuts the inputs of these two, of which a row has one scale.
-    assert attention["output"].values.spec == P(None, "tensor", None)
+    assert attention["output"].values.spec == P(None, TENSOR, None)
     assert attention["output"].scales.spec == P(None)
     assert shardings["blocks"][1]["feed_forward"]["down"].scales.spec == P(None)
-    assert shardings["embedding"].spec == P("tensor", None)
+    assert shardings["embedding"].spec == P(TENSOR, None)
 
 
 def test_groups_are_split_where_every_device_has_whole_ones(mesh):
     _, shardings = _shardings("all", mesh)
     block = shardings["blocks"][0]
-    assert block["feed_forward"]["down"].values.spec == P(None, "tensor")
-    assert block["feed_forward"]["down"].scales.spec == P(None, "tensor")
+    assert block["feed_forward"]["down"].values.spec == P(None, TENSOR)
+    assert block["feed_forward"]["down"].scales.spec == P(None, TENSOR)
     # 64 inputs, 32 a device: one group that both need.
-    assert block["attention"]["output"].values.spec == P(None, "tensor", None)
+    assert block["attention"]["output"].values.spec == P(None, TENSOR, None)
     assert block["attention"]["output"].scales.spec == P(None, None)
 
 
