@@ -166,6 +166,12 @@ def with_prompts(
                 param=max_tokens_field,
                 code="context_length_exceeded",
             )
+        if limit == 0 and template.num_prompt_logprobs is None:
+            raise RequestError(
+                f"{max_tokens_field}: must be at least 1, not 0, unless the prompt is to be scored "
+                "(prompt_logprobs)",
+                param=max_tokens_field,
+            )
         if limit < template.min_new_tokens:
             raise RequestError(
                 f"min_tokens: {template.min_new_tokens} is over the limit of {limit} new tokens",

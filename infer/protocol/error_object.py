@@ -5,20 +5,14 @@ from typing import Any
 from infer.protocol.request_error import RequestError
 from llama_jax.errors import InputError
 
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-
 
 def error_object(
     message: str, *, status: int, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """The body that goes with `status`; its type follows from that."""
-    default = "invalid_request_error" if status < 500 else "server_error"
-    kind = _TYPES.get(status, default)
+    """The body that goes with `status`; its type follows from that, as OpenAI's does."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    if status == 429:
+        kind = "rate_limit_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

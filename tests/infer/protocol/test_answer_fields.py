@@ -177,7 +177,7 @@ REFUSED = {
     "stop many": ({"stop": ["x"] * 33}, "stop", "at most 32"),
     "stop surrogate": ({"stop": "\ud800"}, "stop", "half a surrogate pair"),
     "stop ids": ({"stop_token_ids": [True]}, "stop_token_ids[0]", "whole number"),
-    "max_tokens": ({"max_tokens": 0}, None, "at least 1"),
+    "max_tokens": ({"max_tokens": 0}, "max_tokens", "at least 1, not 0"),
     "max_tokens negative": ({"max_tokens": -5}, "max_tokens", "from 0, not -5"),
     "max_tokens context": ({"max_tokens": 1000}, "max_tokens", "over the context of 400"),
     "min_tokens": ({"min_tokens": 5, "max_tokens": 4}, "min_tokens", "over the limit of 4"),
