@@ -1,51 +1,24 @@
-"""What a row may say next, as the engine sees it: a mask before each token, the token after.
+"""What a row may say next: a mask before each token, the token after (`Constraint` of the engine).
 
 The engine asks for the mask on the host, chooses on the device, and tells which id was chosen. The
 same ids told to a fresh constraint lead to the same masks, so a row that was put off is replayed.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from infer.sampling.masks import mask_of, num_words
-from llama_jax.errors import InputError
 
 # llguidance's word for a dead end in the middle of a text.
 _STUCK = "NoExtension"
 
 
-class Constraint(Protocol):
-    """The state of one row.
-
-    Attributes:
-      is_finished: nothing may follow but an end id, so the row may stop here.
-    """
-
-    @property
-    def is_finished(self) -> bool: ...
-
-    def mask(self) -> np.ndarray:
-        """uint32 `[ceil(V / 32)]`, see `infer/sampling/masks.py`: the ids that may come next. An
-        end id is among them if the text so far is whole.
-
-        Raises:
-          InputError: nothing can follow and the text is not whole, or the grammar became too large
-            to follow; says which. The row cannot go on.
-        """
-        ...
-
-    def accept(self, token: int) -> None:
-        """Takes the id that was chosen, an end id too.
-
-        Raises:
-          InputError: the id is not allowed here, or the grammar became too large to follow.
-        """
-        ...
-
-
 class GrammarConstraint:
     """A `Constraint` that llguidance keeps.
+
+    It raises nothing, since other rows go on: where no text fits any more, or the grammar has grown
+    beyond llguidance's limits, the mask allows nothing, which ends the row with an error.
 
     llguidance offers the end ids also where it is stuck in the middle of a text (a regular
     expression that nothing matches, `[^\\s\\S]`): they are taken out here unless it accepts.
@@ -63,27 +36,30 @@ class GrammarConstraint:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the text is whole and nothing may follow but an end id."""
         return self._matcher.is_stopped() and self._matcher.is_accepting()
 
+    @property
+    def error(self) -> str | None:
+        """Why the last mask allowed nothing, in one line; None while the row can go on."""
+        if not self._matcher.is_error():
+            return None
+        message = self._matcher.get_error()
+        return "no text fits any more" if _STUCK in message else one_line(message)
+
     def mask(self) -> np.ndarray:
+        """uint32 `[ceil(V / 32)]`, see `infer/sampling/masks.py`: the ids that may come next, an
+        end id among them if the text so far is whole. Allows nothing if there is an `error`."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        if self._matcher.is_error():
+            return np.zeros(num_words(self._vocab_size), np.uint32)
         mask = bits[: num_words(self._vocab_size)] & self._all_ids
-        if self._matcher.is_accepting():
-            return mask
-        mask &= self._without_eos
-        if self._matcher.is_error() and _STUCK not in self._matcher.get_error():
-            self._check()
-        if not mask.any():
-            raise InputError("grammar: no text fits; nothing can follow what is there so far")
-        return mask
+        return mask if self._matcher.is_accepting() else mask & self._without_eos
 
     def accept(self, token: int) -> None:
+        """Takes the id that was chosen, an end id too. One that the mask did not allow is an
+        `error`."""
         self._matcher.consume_token(token)
-        self._check()
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise InputError(f"grammar: {one_line(self._matcher.get_error())}")
 
 
 def one_line(message: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from infer.constraints.constraint import Constraint, GrammarConstraint, one_line
+from infer.constraints.constraint import GrammarConstraint, one_line
 from infer.constraints.grammar_tokenizer import llguidance_tokenizer
 from infer.constraints.tool_call_grammar import tool_call_grammar
 from llama_jax.errors import InputError
@@ -33,7 +33,7 @@ _JSON_OPTIONS = {
 # Compiled grammars that are kept: a batch has few of them and many rows.
 _KEPT_GRAMMARS = 64
 
-NewConstraint = Callable[[], Constraint]
+NewConstraint = Callable[[], GrammarConstraint]
 
 
 class GrammarCompiler:
@@ -45,7 +45,7 @@ class GrammarCompiler:
 
     Every method raises InputError, in one line, for a grammar that is malformed, that asks for what
     is not implemented, or that no text can satisfy as far as that shows at its beginning. (A dead
-    end further on is an error of that row when it comes there.)
+    end further on ends that row with an error when it comes there.)
     """
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
@@ -110,7 +110,7 @@ class GrammarCompiler:
         matcher = self._compiled(kind, grammar)
         return lambda: self._constraint(matcher)
 
-    def _constraint(self, matcher: Any) -> Constraint:
+    def _constraint(self, matcher: Any) -> GrammarConstraint:
         return GrammarConstraint(
             matcher.deep_copy(), eos_ids=self._eos_ids, vocab_size=self._vocab_size
         )
@@ -124,7 +124,9 @@ class GrammarCompiler:
             raise InputError(f"{kind}: {one_line(matcher.get_error())}")
         if warnings := matcher.get_grammar_warnings():
             raise InputError(f"{kind}: {one_line(warnings[0])}")
-        self._constraint(matcher).mask()
+        first = self._constraint(matcher)
+        if not first.mask().any():
+            raise InputError(f"{kind}: {first.error or 'nothing can be said'}")
         return matcher
 
 
