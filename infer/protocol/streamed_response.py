@@ -95,15 +95,16 @@ class StreamedResponse:
             text = request.echo[number].text + text
             if delta.prompt_logprobs is not None:
                 first = first_token(request, number)
-                logprobs = (*(x for x in delta.prompt_logprobs if x is not None), *logprobs)
+                logprobs = (*delta.prompt_logprobs[1:], *logprobs)
         if not (text or logprobs or first or delta.finish_reason):
             return []
-        has_logprobs = request.answers[number].num_logprobs is not None
-        lists = self._logprobs[index].part(text, logprobs, first=first)
+        lists = None
+        if request.answers[number].num_logprobs is not None:
+            lists = self._logprobs[index].part(text, logprobs, first=first)
         choice = {
             "index": index,
             "text": text,
-            "logprobs": lists if has_logprobs else None,
+            "logprobs": lists,
             "finish_reason": delta.finish_reason,
         }
         if delta.finish_reason is not None:

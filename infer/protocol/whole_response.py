@@ -90,22 +90,25 @@ class WholeResponse:
     ) -> dict[str, Any]:
         request = self._request
         text, logprobs, first = sample.text, list(sample.logprobs), None
+        has_logprobs = request.answers[number].num_logprobs is not None
+        scored = sample.prompt_logprobs
         if request.echo is not None:
             text = request.echo[number].text + text
-            if sample.prompt_logprobs is not None:
+            if has_logprobs and scored is not None:
                 first = first_token(request, number)
-                logprobs = [*(x for x in sample.prompt_logprobs if x is not None), *logprobs]
-        has_logprobs = request.answers[number].num_logprobs is not None
-        lists = CompletionLogprobs(request.textless_ids).part(text, logprobs, first=first)
+                logprobs, scored = [*scored[1:], *logprobs], None
+        lists = None
+        if has_logprobs:
+            lists = CompletionLogprobs(request.textless_ids).part(text, logprobs, first=first)
         choice = {
             "index": choice_index(request, number, index),
             "text": text,
-            "logprobs": lists if has_logprobs else None,
+            "logprobs": lists,
             "finish_reason": sample.finish_reason,
             "stop_reason": sample.stop,
         }
-        if request.echo is None and sample.prompt_logprobs is not None:
-            choice["prompt_logprobs"] = prompt_logprobs(sample.prompt_logprobs)
+        if scored is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(scored)
         return choice
 
 

@@ -9,7 +9,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 
-from infer.answers import Answering
+from infer.answers import Answering, TextLogprob
 from infer.protocol import (
     RequestError,
     StreamedResponse,
@@ -20,6 +20,7 @@ from infer.protocol import (
     parse_chat,
     parse_completion,
 )
+from infer.protocol.logprob_objects import CompletionLogprobs
 
 from ..answers.scripted_engine import ScriptedEngine
 from .served_model import served_model
@@ -202,6 +203,16 @@ def test_logprobs_of_a_completion():
     assert [set(top) for top in response.choices[0].logprobs.top_logprobs] == [{"a"}, {"b"}]
 
 
+def test_offsets_are_those_of_a_text_whose_first_space_was_dropped():
+    """SentencePiece's first token has a space that its text has not."""
+    tokens = [
+        TextLogprob(i, text, text.encode(), -1.0) for i, text in enumerate([" Hello", " you"])
+    ]
+    logprobs = CompletionLogprobs(frozenset())
+    assert logprobs.part("Hello", tokens[:1])["text_offset"] == [0]
+    assert logprobs.part(" you", tokens[1:])["text_offset"] == [5]
+
+
 def test_an_echoed_prompt_is_scored():
     fields = {"prompt": "xé", "echo": True, "logprobs": 0}
     response, body = whole(fields, "ab")
@@ -234,6 +245,9 @@ def test_prompt_logprobs_are_written_as_vllm_does():
     _, body = whole({"prompt": [5, 6], "prompt_logprobs": 0}, "a")
     ranked = {"6": {"logprob": -0.06, "rank": None, "decoded_token": TOKENIZER.decode([6])}}
     assert body["choices"][0]["prompt_logprobs"] == [None, ranked]
+    _, body = whole({"prompt": [5, 6], "prompt_logprobs": 0, "echo": True}, "a")
+    assert body["choices"][0]["prompt_logprobs"] == [None, ranked]
+    assert body["choices"][0]["text"] == TOKENIZER.decode([5, 6]) + "a"
 
 
 def test_a_logprob_of_minus_infinity_can_be_written():
