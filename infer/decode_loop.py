@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from infer.sampling import RowSampling, SamplingMode, sample
+from infer.sampling import NOT_FINITE, RowSampling, SamplingMode, sample
 from llama_jax.config import ModelConfig
 from llama_jax.model import (
     KVCache,
@@ -25,8 +25,6 @@ from llama_jax.model import (
 )
 
 NO_TOKEN = -1
-# In place of a token, where the largest logit is infinite or NaN.
-NOT_FINITE = -2
 
 
 class DecodeState(NamedTuple):

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from infer.check_prompts import check_prompts
-from infer.decode_loop import NO_TOKEN, NOT_FINITE, DecodeState, decode, prefill, start
-from infer.sampling import GREEDY, SamplingParameters, stack_sampling
+from infer.decode_loop import NO_TOKEN, DecodeState, decode, prefill, start
+from infer.sampling import GREEDY, NOT_FINITE, SamplingParameters, stack_sampling
 from llama_jax.config import DynamicNtkScaling, ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.kernels.select import inference_operators

@@ -97,9 +97,20 @@ class SamplingParameters:
         return penalties != (1, 0, 0)
 
     def __str__(self) -> str:
+        """For a status line: what is always said, and the rest if it does something."""
+        said = [f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}"]
         if self.temperature == 0:
-            return "greedy"
-        return f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}"
+            said = ["greedy"]
+        elif self.min_p:
+            said.append(f"min_p {self.min_p}")
+        for name in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
+            if getattr(self, name) != getattr(type(self), name):
+                said.append(f"{name} {getattr(self, name)}")
+        if self.logit_bias:
+            said.append(f"logit_bias of {len(self.logit_bias)} ids")
+        if self.allowed_ids is not None:
+            said.append(f"{len(self.allowed_ids)} allowed_ids")
+        return ", ".join(said)
 
 
 GREEDY = SamplingParameters(temperature=0.0)

@@ -110,3 +110,14 @@ def test_modes_cover_what_they_compute():
     assert both.covers(some) and both.covers(other) and both.num_logprobs == 5
     assert not dataclasses.replace(both, num_logprobs=4).covers(other)
     assert (least | least).num_logprobs is None
+
+
+def test_a_status_line_says_all_that_does_something():
+    assert str(GREEDY) == "greedy"
+    assert str(SamplingParameters(0.5, seed=3)) == "temperature 0.5, top_p 1.0, top_k 0"
+    row = SamplingParameters(0.5, 0.25, 7, 9, 0.125, 1.5, -1.0, 2.0, ((4, -3.0),), (1, 2))
+    assert str(row) == (
+        "temperature 0.5, top_p 0.25, top_k 7, min_p 0.125, repetition_penalty 1.5, "
+        "presence_penalty -1.0, frequency_penalty 2.0, logit_bias of 1 ids, 2 allowed_ids"
+    )
+    assert str(dataclasses.replace(row, temperature=0.0)).startswith("greedy, repetition_penalty")
