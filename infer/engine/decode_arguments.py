@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from infer.engine.decode_program import DecodeRows
+from infer.engine.decode_rows import DecodeRows
 from infer.engine.executables import DecodeKey, empty_decode_rows
 from infer.engine.row import Row
 from infer.engine.settings import EngineSettings
@@ -13,7 +13,6 @@ from infer.sampling import GREEDY, count_rows, full_mask, mask_of, stack_samplin
 
 def decode_rows(
     rows: Sequence[Row],
-    forced: Sequence[Sequence[int]],
     key: DecodeKey,
     settings: EngineSettings,
     vocab_size: int,
@@ -22,13 +21,13 @@ def decode_rows(
 
     Args:
       rows: at most `key.num_rows`, with pages for what they will write.
-      forced: of each row, the next tokens that are known already.
     """
     filling = key.num_rows - len(rows)
     sampling = [row.request.sampling for row in rows] + [GREEDY] * filling
     arrays = empty_decode_rows(key, settings, vocab_size)
     arrays = arrays._replace(sampling=stack_sampling(sampling, key.mode)[0])
-    for index, (row, known) in enumerate(zip(rows, forced, strict=True)):
+    for index, row in enumerate(rows):
+        known = row.answer[row.num_decoded :][: arrays.forced.shape[1]]
         stop_ids = sorted(row.request.stop_ids)
         arrays.page_table[index, : len(row.pages)] = row.pages
         arrays.tokens[index] = row.token(row.num_cached)
@@ -39,6 +38,9 @@ def decode_rows(
         arrays.forced[index, : len(known)] = known
         if key.mode.mask:
             arrays.mask[index] = _mask(row, vocab_size)
+        if arrays.history is not None:
+            tokens = [*row.request.prompt, *row.answer[: row.num_decoded]]
+            arrays.history[index, : len(tokens)] = tokens
     if key.mode.penalties:
         prompts = [row.request.prompt for row in rows] + [()] * filling
         answers = [row.answer[: row.num_decoded] for row in rows] + [()] * filling

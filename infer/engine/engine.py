@@ -8,24 +8,24 @@ row's seed and position, and what is computed again is computed by the same prog
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from infer.engine.decode_arguments import decode_rows
-from infer.engine.decode_program import NO_TOKEN, Decoded
-from infer.engine.executables import DecodeKey, Executables, PrefillKey, empty_rows
+from infer.engine.decode_rows import NO_TOKEN, Decoded
+from infer.engine.executables import Executables, PrefillKey, empty_rows
 from infer.engine.request import Progress, Request, TokenLogprob
 from infer.engine.row import Row, mode_of
 from infer.engine.scheduler import Scheduler
 from infer.engine.settings import EngineSettings
-from infer.sampling import NOT_FINITE, NOTHING_ALLOWED
+from infer.engine.weights import Weights, empty_pools
+from infer.sampling import NOT_FINITE, NOTHING_ALLOWED, PromptLogprobs
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.kernels.select import inference_operators
-from llama_jax.model import Operators, Params, init_page_pool
+from llama_jax.model import Operators, Params
 
 _ERRORS = {
     NOT_FINITE: "logits are not finite: the dtype overflows, or the weights are damaged",
@@ -70,6 +70,7 @@ class Engine:
         params: Params,
         settings: EngineSettings,
         *,
+        draft_params: Params | None = None,
         vocab_size: int | None = None,
         prefill_operators: Operators | None = None,
         decode_operators: Operators | None = None,
@@ -79,6 +80,7 @@ class Engine:
         Args:
           params: weights with unstacked blocks, see `llama_jax.unstack_blocks`; on a mesh, lying as
             the serving rules say.
+          draft_params: of the model of `settings.speculation.draft_config`, likewise.
           vocab_size: only ids under it are chosen, such as the tokenizer's; by default the model's.
           prefill_operators, decode_operators: by default those for this machine's devices.
 
@@ -91,22 +93,17 @@ class Engine:
                 f"{config.context_length}: lower it"
             )
         self.config = config
-        self.params = params
+        self._weights = Weights(params, draft_params)
         self.settings = settings
         self.vocab_size = vocab_size or config.vocab_size
         self._scheduler = Scheduler(settings)
-        self._pages = init_page_pool(
-            config,
-            settings.num_pages,
-            settings.page_size,
-            settings.cache_dtype or params["embedding"].dtype,
-        )
+        self._pools = empty_pools(config, settings, params["embedding"].dtype)
         here = jax.local_devices()[0]
         of_prefill, of_decoding = inference_operators(here.platform, here.device_kind)
         self._executables = Executables(
             config,
-            params,
-            self._pages,
+            self._weights,
+            self._pools,
             settings=settings,
             vocab_size=self.vocab_size,
             prefill_operators=prefill_operators or of_prefill,
@@ -187,7 +184,7 @@ class Engine:
         rows = rows[: self.settings.prefill_tokens // length]
         places = empty_rows(self.settings.prefill_tokens // length, self.settings)
         tokens = np.zeros((len(places.lengths), length), np.int32)
-        targets = np.zeros_like(tokens)
+        targets = np.full_like(tokens, NO_TOKEN)
         ends = []
         for index, row in enumerate(rows):
             prompt = row.request.prompt
@@ -200,12 +197,12 @@ class Engine:
             targets[index, first - end :] = prompt[first + 1 : end + 1]
             ends.append(end)
         if key.scored:
-            scored, self._pages = self._executables(
-                key, self.params, self._pages, tokens, places, targets
+            scored, self._pools = self._executables(
+                key, self._weights, self._pools, tokens, places, targets
             )
             self._note_prompt_logprobs(rows, ends, targets, jax.tree.map(np.asarray, scored))
         else:
-            self._pages = self._executables(key, self.params, self._pages, tokens, places)
+            self._pools = self._executables(key, self._weights, self._pools, tokens, places)
         for row, end in zip(rows, ends, strict=True):
             self._num_prompt_tokens += end - row.num_cached
             row.num_cached = end
@@ -219,41 +216,45 @@ class Engine:
     def _decode(self) -> None:
         """A few tokens of every row whose prompt is computed."""
         settings = self.settings
-        rows = self._scheduler.decoding(settings.decode_steps)
+        rows = self._scheduler.decoding()
         if not rows:
             return
-        forced = [row.forced(settings.decode_steps) for row in rows]
         # The host has to see each token of a grammar's row before it knows the next mask.
+        key = self._executables.decode_key(
+            len(rows),
+            [row.mode for row in rows],
+            token_by_token=any(row.constraint for row in rows),
+        )
+        arguments = decode_rows(rows, key, settings, self.vocab_size)
+        num_known = np.sum(arguments.forced >= 0, axis=1).tolist()
         num_steps = min(
-            len(known) or 1 if row.constraint else settings.decode_steps
-            for row, known in zip(rows, forced, strict=True)
+            (known or 1) if row.constraint else settings.decode_steps
+            for row, known in zip(rows, num_known, strict=False)
         )
         # Where others wait, a call ends when an eighth of the rows has.
         least_rows = len(rows) - len(rows) // 8 if self._scheduler.waiting else 1
-        num_rows = next(size for size in settings.row_buckets if size >= len(rows))
-        key = DecodeKey(num_rows, self._executables.decode_mode([row.mode for row in rows]))
-        decoded, self._pages = self._executables(
+        decoded, self._pools = self._executables(
             key,
-            self.params,
-            self._pages,
-            decode_rows(rows, forced, key, settings, self.vocab_size),
+            self._weights,
+            self._pools,
+            arguments,
             np.int32(num_steps),
             np.int32(least_rows),
         )
         decoded = jax.tree.map(np.asarray, decoded)
-        computed = np.sum(np.any(decoded.tokens != NO_TOKEN, axis=0))
-        self._num_steps += int(computed)
-        for index, (row, known) in enumerate(zip(rows, forced, strict=True)):
-            self._note_tokens(row, len(known), jax.tree.map(lambda x: x[index], decoded))  # noqa: B023
+        self._num_steps += int(decoded.num_steps)
+        for index, row in enumerate(rows):
+            self._note_tokens(row, index, num_known[index], decoded)
 
-    def _note_tokens(self, row: Row, num_known: int, decoded: Decoded) -> None:
+    def _note_tokens(self, row: Row, index: int, num_known: int, decoded: Decoded) -> None:
         """Takes over what a call computed for `row`, of which the first tokens were known."""
         request = row.request
-        steps = decoded.tokens[decoded.tokens != NO_TOKEN].tolist()
-        row.num_cached += len(steps)
+        tokens = decoded.tokens[index]
+        tokens = tokens[tokens != NO_TOKEN].tolist()
+        row.num_cached += len(tokens)
         new, logprobs = [], []
         finish_reason = stop_token = error = None
-        for step, token in enumerate(steps[num_known:], num_known):
+        for place, token in enumerate(tokens[num_known:], num_known):
             if token < 0:
                 finish_reason, error = "error", _ERRORS[token]
             elif token in request.stop_ids:
@@ -261,7 +262,7 @@ class Engine:
             else:
                 new.append(token)
                 if request.num_logprobs is not None:
-                    logprobs.append(_token_logprob(token, step, decoded, request.num_logprobs))
+                    logprobs.append(_token_logprob(index, place, decoded, request.num_logprobs))
         row.answer.extend(new)
         self._num_new_tokens += len(new)
         if row.constraint is not None and finish_reason is None:
@@ -295,7 +296,7 @@ class Engine:
         return tuple(row.prompt_logprobs)
 
     def _note_prompt_logprobs(
-        self, rows: list[Row], ends: list[int], targets: np.ndarray, scored: Any
+        self, rows: list[Row], ends: list[int], targets: np.ndarray, scored: PromptLogprobs
     ) -> None:
         """Takes over the log-probabilities of a chunk; a row's last columns are its new ones."""
         for index, (row, end) in enumerate(zip(rows, ends, strict=True)):
@@ -322,17 +323,20 @@ class Engine:
                 f"the prompt has an id outside the vocabulary of {self.config.vocab_size}: is the "
                 "tokenizer of another model?"
             )
+        # Guesses are written too, behind the last token.
+        most_tokens = settings.max_length - settings.num_drafts
         num_tokens = len(request.prompt) + request.max_new_tokens
-        if num_tokens > settings.max_length:
+        if num_tokens > most_tokens:
             raise InputError(
                 f"the prompt has {len(request.prompt)} tokens and asks for "
-                f"{request.max_new_tokens} new ones, over the {settings.max_length} that a row may "
+                f"{request.max_new_tokens} new ones, over the {most_tokens} that a row may "
                 "have: shorten it or ask for fewer"
             )
-        if settings.pages_for(num_tokens) > settings.num_pages:
+        num_pages = settings.pages_for(num_tokens + settings.num_drafts)
+        if num_pages > settings.num_pages:
             raise InputError(
-                f"{num_tokens} tokens take {settings.pages_for(num_tokens)} pages, and there are "
-                f"{settings.num_pages}: ask for fewer tokens, or give the engine more memory"
+                f"{num_tokens} tokens take {num_pages} pages, and there are {settings.num_pages}: "
+                "ask for fewer tokens, or give the engine more memory"
             )
         if len(request.stop_ids) > settings.max_stop_ids:
             raise InputError(
@@ -340,13 +344,15 @@ class Engine:
             )
         if request.num_prompt_logprobs is not None and not settings.prompt_logprobs:
             raise InputError("log-probabilities of prompts are not among the engine's programs")
-        self._executables.decode_mode([mode_of(request)])
+        self._executables.decode_key(1, [mode_of(request)], token_by_token=False)
 
 
-def _token_logprob(token: int, step: int, decoded: Decoded, num_top: int) -> TokenLogprob:
-    """Of the token of one row at `step`."""
-    ids = decoded.top_ids[step, :num_top].tolist()
-    logprobs = decoded.top_logprobs[step, :num_top].tolist()
+def _token_logprob(index: int, place: int, decoded: Decoded, num_top: int) -> TokenLogprob:
+    """Of the token of row `index` at `place`."""
+    ids = decoded.top_ids[index, place, :num_top].tolist()
+    logprobs = decoded.top_logprobs[index, place, :num_top].tolist()
     return TokenLogprob(
-        token, float(decoded.logprobs[step]), tuple(zip(ids, logprobs, strict=True))
+        int(decoded.tokens[index, place]),
+        float(decoded.logprobs[index, place]),
+        tuple(zip(ids, logprobs, strict=True)),
     )

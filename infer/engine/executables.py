@@ -8,7 +8,7 @@ every device, so that each process of a pod can make it and read it.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from infer.engine.decode_program import NO_TOKEN, DecodeRows, decode
+from infer.engine.decode_program import decode
+from infer.engine.decode_rows import NO_TOKEN, DecodeRows
 from infer.engine.prefill_program import prefill, score
 from infer.engine.settings import EngineSettings
+from infer.engine.weights import Pools, Weights
 from infer.sampling import (
     GREEDY,
     MAX_LOGPROBS,
@@ -30,9 +32,11 @@ from infer.sampling import (
 )
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
-from llama_jax.model import Operators, Params, RowPages
+from llama_jax.model import Operators, RowPages
 from sharding.placement import on_mesh, replicated
 from sharding.rules import SERVING
+
+NO_PAGE = -1
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,17 @@ class PrefillKey:
 
 @dataclass(frozen=True)
 class DecodeKey:
-    """So many rows, and what is computed to choose their tokens."""
+    """So many rows, what is computed to choose their tokens, and whether they are guessed."""
 
     num_rows: int
     mode: SamplingMode
+    speculates: bool = False
 
     def __str__(self) -> str:
         parts = dataclasses.asdict(self.mode)
         computed = [name for name, value in parts.items() if value not in (False, None)]
-        return f"decode of {self.num_rows}: {', '.join(computed) or 'greedy'}"
+        guessed = ", speculative" if self.speculates else ""
+        return f"decode of {self.num_rows}: {', '.join(computed) or 'greedy'}{guessed}"
 
 
 ExecutableKey = PrefillKey | DecodeKey
@@ -68,8 +74,8 @@ class Executables:
     def __init__(
         self,
         config: ModelConfig,
-        params: Params,
-        pages: Any,
+        weights: Weights,
+        pools: Pools,
         *,
         settings: EngineSettings,
         vocab_size: int,
@@ -79,10 +85,10 @@ class Executables:
     ):
         """
         Args:
-          params, pages: arrays or `ShapeDtypeStruct`s, lying where the programs will find them.
+          weights, pools: arrays or `ShapeDtypeStruct`s, lying where the programs will find them.
         """
         self.config = config
-        self.params, self.pages = _shapes((params, pages))
+        self.weights, self.pools = _shapes((weights, pools))
         self.settings = settings
         self.vocab_size = vocab_size
         self.prefill_operators = prefill_operators
@@ -96,8 +102,20 @@ class Executables:
         scored = (False, True) if settings.prompt_logprobs else (False,)
         return [
             *(PrefillKey(length, kind) for length in settings.prefill_lengths for kind in scored),
-            *(DecodeKey(rows, mode) for mode in settings.modes for rows in settings.row_buckets),
+            *(
+                DecodeKey(num_rows, mode, speculates)
+                for mode in settings.modes
+                for num_rows in settings.row_buckets
+                for speculates in self._ways(mode)
+            ),
         ]
+
+    def _ways(self, mode: SamplingMode) -> tuple[bool, ...]:
+        """Whether rows of `mode` are decoded with guesses, without, or either."""
+        if self.settings.speculation is None or mode.penalties:
+            return (False,)
+        # A mask may be a grammar's, which has to see each token before the next.
+        return (False, True) if mode.mask else (True,)
 
     def compile(self, say: Callable[[str], None] = lambda line: None, *, threads: int = 4) -> None:
         """Compiles what is not compiled yet, several at a time.
@@ -115,7 +133,7 @@ class Executables:
 
     def lower(self, key: ExecutableKey) -> jax.stages.Lowered:
         """The program of `key` for the devices that weights and pages lie on."""
-        out_shardings = jax.tree.map(lambda leaf: leaf.sharding, self.pages)
+        out_shardings = jax.tree.map(lambda leaf: leaf.sharding, self.pools)
         if isinstance(key, DecodeKey) or key.scored:
             out_shardings = (self._everywhere(), out_shardings)
         arguments = jax.tree.map(
@@ -124,11 +142,11 @@ class Executables:
         )
         with on_mesh(self.mesh, SERVING) if self.mesh else contextlib.nullcontext():
             jitted = jax.jit(self._function(key), donate_argnums=1, out_shardings=out_shardings)
-            traced = jitted.trace(self.params, self.pages, *arguments)
+            traced = jitted.trace(self.weights, self.pools, *arguments)
             return traced.lower(lowering_platforms=(self._platform(),))
 
-    def __call__(self, key: ExecutableKey, params: Params, pages: Any, *arguments: Any) -> Any:
-        """Runs a program; `pages` are donated.
+    def __call__(self, key: ExecutableKey, weights: Weights, pools: Pools, *arguments: Any) -> Any:
+        """Runs a program; `pools` are donated.
 
         Raises:
           RuntimeError: it was not compiled.
@@ -137,21 +155,29 @@ class Executables:
             raise RuntimeError(f"not compiled before the first row: {key}")
         if self.mesh is not None:
             arguments = jax.device_put(arguments, self._everywhere())
-        return self._compiled[key](params, pages, *arguments)
+        return self._compiled[key](weights, pools, *arguments)
 
-    def decode_mode(self, modes: list[SamplingMode]) -> SamplingMode:
-        """The first compiled mode that serves rows of all `modes`.
+    def decode_key(
+        self, num_rows: int, modes: Sequence[SamplingMode], *, token_by_token: bool
+    ) -> DecodeKey:
+        """The smallest program for rows of these modes.
+
+        Args:
+          num_rows: at most the largest bucket.
+          token_by_token: whether the host has to see each token before the next is chosen.
 
         Raises:
-          InputError: there is none.
+          InputError: no compiled mode serves them.
         """
         needed = functools.reduce(SamplingMode.__or__, modes)
-        for mode in self.settings.modes:
-            if mode.covers(needed):
-                return mode
-        raise InputError(
-            f"this needs {needed}, which the engine was not compiled for: see its settings"
-        )
+        mode = next((mode for mode in self.settings.modes if mode.covers(needed)), None)
+        if mode is None:
+            raise InputError(
+                f"this needs {needed}, which the engine was not compiled for: see its settings"
+            )
+        bucket = next(size for size in self.settings.row_buckets if size >= num_rows)
+        speculates = self._ways(mode)[-1] and not token_by_token
+        return DecodeKey(bucket, mode, speculates)
 
     def _function(self, key: ExecutableKey) -> Callable:
         if isinstance(key, DecodeKey):
@@ -161,16 +187,19 @@ class Executables:
                 vocab_size=self.vocab_size,
                 operators=self.decode_operators,
                 mode=key.mode,
+                speculation=self.settings.speculation if key.speculates else None,
             )
+        speculation = self.settings.speculation
+        same = dict(
+            config=self.config,
+            draft_config=speculation and speculation.draft_config,
+            operators=self.prefill_operators,
+        )
         if key.scored:
             return functools.partial(
-                score,
-                config=self.config,
-                vocab_size=self.vocab_size,
-                num_top=MAX_LOGPROBS,
-                operators=self.prefill_operators,
+                score, vocab_size=self.vocab_size, num_top=MAX_LOGPROBS, **same
             )
-        return functools.partial(prefill, config=self.config, operators=self.prefill_operators)
+        return functools.partial(prefill, **same)
 
     def _examples(self, key: ExecutableKey) -> tuple[Any, ...]:
         """Arguments of a program after weights and pages, in their shapes and dtypes."""
@@ -188,7 +217,7 @@ class Executables:
         return None if self.mesh is None else replicated(self.mesh)
 
     def _platform(self) -> str:
-        sharding = jax.tree.leaves(self.params)[0].sharding
+        sharding = jax.tree.leaves(self.weights)[0].sharding
         platform = next(iter(sharding.device_set)).platform
         return "cuda" if platform == "gpu" else platform
 
@@ -196,7 +225,7 @@ class Executables:
 def empty_rows(num_rows: int, settings: EngineSettings) -> RowPages:
     """Rows that are not in use, as numpy arrays."""
     zeros = np.zeros(num_rows, np.int32)
-    table = np.zeros((num_rows, settings.pages_per_row), np.int32)
+    table = np.full((num_rows, settings.pages_per_row), NO_PAGE, np.int32)
     return RowPages(table, lengths=zeros.copy(), first_new=zeros.copy())
 
 
@@ -204,19 +233,22 @@ def empty_decode_rows(key: DecodeKey, settings: EngineSettings, vocab_size: int)
     """Rows that are not in use, as numpy arrays."""
     num_rows, mode = key.num_rows, key.mode
     zeros = np.zeros(num_rows, np.int32)
+    num_drafts = settings.num_drafts if key.speculates else 0
+    looks_back = num_drafts and settings.speculation.draft_config is None
+    num_tokens = settings.decode_steps * (1 + num_drafts)
+    none = [()] * num_rows
     return DecodeRows(
-        page_table=np.zeros((num_rows, settings.pages_per_row), np.int32),
+        page_table=np.full((num_rows, settings.pages_per_row), NO_PAGE, np.int32),
         tokens=zeros.copy(),
         lengths=zeros.copy(),
         limits=zeros.copy(),
         least=zeros.copy(),
         stop_ids=np.full((num_rows, settings.max_stop_ids), NO_TOKEN, np.int32),
-        forced=np.full((num_rows, settings.decode_steps), NO_TOKEN, np.int32),
+        forced=np.full((num_rows, num_tokens), NO_TOKEN, np.int32),
         sampling=stack_sampling([GREEDY] * num_rows, mode)[0],
-        counts=count_rows([()] * num_rows, [()] * num_rows, vocab_size=vocab_size)
-        if mode.penalties
-        else None,
+        counts=count_rows(none, none, vocab_size=vocab_size) if mode.penalties else None,
         mask=np.tile(full_mask(vocab_size), (num_rows, 1)) if mode.mask else None,
+        history=np.zeros((num_rows, settings.max_length), np.int32) if looks_back else None,
     )
 
 

@@ -6,55 +6,70 @@ every token that is ever chosen comes from one family of programs.
 R rows, T tokens of a chunk.
 """
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 
+from infer.engine.weights import Pools, Weights
+from infer.sampling import PromptLogprobs, prompt_logprobs
 from llama_jax.config import ModelConfig
-from llama_jax.kernels.paged_attention.pages import KVPages
-from llama_jax.model import Operators, Params, RowPages, forward_paged
+from llama_jax.model import Operators, RowPages, forward_paged
 
 
 def prefill(
-    params: Params,
-    pages: tuple[KVPages, ...],
+    weights: Weights,
+    pools: Pools,
     tokens: jax.Array,
     rows: RowPages,
     *,
     config: ModelConfig,
+    draft_config: ModelConfig | None,
     operators: Operators,
-) -> tuple[KVPages, ...]:
-    """The pages with a chunk of each row in them. Donate `pages`.
+) -> Pools:
+    """The pages with a chunk of each row in them. Donate `pools`.
 
     Args:
       tokens: int32 `[R, T]`, the last T before each row's `rows.lengths`; anything at padding.
     """
-    return forward_paged(params, tokens, pages, rows, config=config, operators=operators)[1]
+    _, model = forward_paged(
+        weights.model, tokens, pools.model, rows, config=config, operators=operators
+    )
+    return Pools(model, _draft_pages(weights, pools, tokens, rows, draft_config, operators))
 
 
 def score(
-    params: Params,
-    pages: tuple[KVPages, ...],
+    weights: Weights,
+    pools: Pools,
     tokens: jax.Array,
     rows: RowPages,
     targets: jax.Array,
     *,
     config: ModelConfig,
+    draft_config: ModelConfig | None,
     vocab_size: int,
     num_top: int,
     operators: Operators,
-) -> tuple[Any, tuple[KVPages, ...]]:
-    """`prefill`, and how likely `targets` int32 `[R, T]` are, each after the token at its place."""
-    from infer.sampling import prompt_logprobs
-
-    hidden, pages = forward_paged(params, tokens, pages, rows, config=config, operators=operators)
+) -> tuple[PromptLogprobs, Pools]:
+    """`prefill`, and how likely `targets` int32 `[R, T]` are, each after the token at its place;
+    -1 for none."""
+    hidden, model = forward_paged(
+        weights.model, tokens, pools.model, rows, config=config, operators=operators
+    )
     scored = prompt_logprobs(
-        params,
+        weights.model,
         hidden,
-        jnp.maximum(targets, 0),
+        targets,
         config=config,
         vocab_size=vocab_size,
         num_top=num_top,
     )
-    return scored, pages
+    draft = _draft_pages(weights, pools, tokens, rows, draft_config, operators)
+    return scored, Pools(model, draft)
+
+
+def _draft_pages(weights, pools, tokens, rows, draft_config, operators):
+    """The draft model's pages with the chunk in them; None without a draft model."""
+    if draft_config is None:
+        return None
+    _, pages = forward_paged(
+        weights.draft, tokens, pools.draft, rows, config=draft_config, operators=operators
+    )
+    return pages

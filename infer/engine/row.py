@@ -61,10 +61,6 @@ class Row:
             return self.request.prompt[position]
         return self.answer[position - num_prompt]
 
-    def forced(self, num_steps: int) -> list[int]:
-        """The known tokens that the next steps of decoding come to."""
-        return self.answer[self.num_decoded :][:num_steps]
-
 
 def mode_of(request: Request) -> SamplingMode:
     """The least sampling mode that serves `request`."""

@@ -59,8 +59,8 @@ class Scheduler:
         """Running rows with something of their prompt to compute, in order."""
         return [row for row in self.running if row.num_to_prefill]
 
-    def decoding(self, num_steps: int) -> list[Row]:
-        """Running rows that can decode, each with pages for `num_steps` steps or up to its limit.
+    def decoding(self) -> list[Row]:
+        """Running rows that can decode, each with pages for what a call may write.
 
         Rows that came later lose theirs where there are not enough.
         """
@@ -68,8 +68,7 @@ class Scheduler:
         for row in list(self.running):
             if row.num_to_prefill or row not in self.running:
                 continue
-            steps = min(num_steps, row.num_steps_left)
-            while not self._grow(row, row.num_cached + steps):
+            while not self._grow(row, row.num_cached + self._most_written(row.num_steps_left)):
                 last = self.running[-1]
                 self._preempt(last)
                 if last is row:
@@ -117,8 +116,8 @@ class Scheduler:
         """Pages for the prompt and the first call of decoding; False if that would leave less than
         a page for each row that runs: it would soon be preempted."""
         self.pool.take(shared)
-        steps = min(self.settings.decode_steps, row.request.max_new_tokens)
-        num_tokens = len(row.request.prompt) - 1 + steps
+        num_tokens = len(row.request.prompt) - 1
+        num_tokens += self._most_written(row.request.max_new_tokens)
         missing = self.settings.pages_for(num_tokens) - len(shared)
         if missing + len(self.running) > self.pool.num_available:
             self.pool.release(shared)
@@ -128,6 +127,12 @@ class Scheduler:
         row.num_cached = len(shared) * self.settings.page_size
         self.num_shared_tokens += row.num_cached
         return True
+
+    def _most_written(self, num_left: int) -> int:
+        """Tokens that a decode call may write of a row that gets at most `num_left` more; wrong
+        guesses included."""
+        num_drafts = self.settings.num_drafts
+        return min(self.settings.decode_steps * (1 + num_drafts), num_left) + num_drafts
 
     def _grow(self, row: Row, num_tokens: int) -> bool:
         missing = self.settings.pages_for(num_tokens) - len(row.pages)

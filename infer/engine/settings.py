@@ -6,12 +6,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from infer.sampling import MAX_LOGPROBS, SamplingMode
+from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 
+MAX_DRAFTS = 16
 GREEDY_ONLY = SamplingMode(random=False, top_k=False, top_p=False)
 SAMPLED = SamplingMode(random=True, top_k=True, top_p=True, min_p=True)
 ADJUSTED = dataclasses.replace(SAMPLED, penalties=True, bias=True, mask=True)
 EVERYTHING = dataclasses.replace(ADJUSTED, num_logprobs=MAX_LOGPROBS)
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """How next tokens are guessed, to read several at once.
+
+    Attributes:
+      num_drafts: guesses a step.
+      draft_config: of the smaller model that guesses; None looks back in the row itself.
+    """
+
+    num_drafts: int
+    draft_config: ModelConfig | None = None
+
+    def __post_init__(self):
+        if not 1 <= self.num_drafts <= MAX_DRAFTS:
+            raise InputError(f"drafts: must be from 1 to {MAX_DRAFTS}, not {self.num_drafts}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,8 @@ class EngineSettings:
     modes: what sampling is compiled for, each in every bucket of rows; a call takes the first that
       covers its rows, so the cheap ones come first.
     prompt_logprobs: whether log-probabilities of prompts can be asked for.
+    speculation: how next tokens are guessed; None guesses none. Rows with penalties or grammars,
+      whose next choice depends on the last, are decoded without.
     """
 
     row_buckets: tuple[int, ...]
@@ -50,6 +71,7 @@ class EngineSettings:
     max_stop_ids: int = 16
     modes: tuple[SamplingMode, ...] = (GREEDY_ONLY, SAMPLED, EVERYTHING)
     prompt_logprobs: bool = False
+    speculation: Speculation | None = None
 
     def __post_init__(self):
         for name in ("row_buckets", "prefill_lengths"):
@@ -68,6 +90,11 @@ class EngineSettings:
             raise InputError(
                 f"prefill_lengths: must divide prefill_tokens {self.prefill_tokens}, not {bad}"
             )
+
+    @property
+    def num_drafts(self) -> int:
+        """Guesses of a step."""
+        return self.speculation.num_drafts if self.speculation else 0
 
     @property
     def num_rows(self) -> int:

@@ -2,8 +2,8 @@
 
 What a size costs: a decode program for each bucket of rows and each sampling mode, a prefill
 program for each length of chunk; memory for the pages. On a CPU a step takes time in proportion to
-its rows, so a small bucket is kept for the ends of jobs; on accelerators a step with few rows takes as
-long as one with many, and one bucket makes every product of one shape.
+its rows, so a small bucket is kept for the ends of jobs; on accelerators a step with few rows takes
+as long as one with many, and one bucket makes every product of one shape.
 """
 
 import os
