@@ -125,7 +125,7 @@ fragments = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(pieces=st.lists(fragments, max_size=12), python_tag=st.booleans(), parse=st.booleans())
 def test_any_text_gives_the_calls_of_the_whole_text(pieces, python_tag, parse):
     hold = ToolCallHold(python_tag=python_tag)

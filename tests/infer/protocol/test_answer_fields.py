@@ -259,7 +259,7 @@ names = st.sampled_from(
 
 
 @PARSERS
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(fields=st.dictionaries(names, json_values, max_size=3))
 def test_any_body_is_parsed_or_refused_in_one_line(parse, fields):
     try:
