@@ -166,3 +166,11 @@ def test_a_stream_says_the_same(answering):
             (choice,) = chunk["choices"]
             texts[choice["index"]] += choice["delta"].get("content", "")
     assert texts == [choice["message"]["content"] for choice in whole.body()["choices"]]
+
+
+def test_a_grammar_without_a_way_out_fails_its_own_answer_only(answering):
+    grammar = 'start: "ab" nothing\nnothing: /[^\\s\\S]/'
+    stuck = parse_completion({"prompt": "x", "guided_grammar": grammar}, MODEL, default_seed=0)
+    (failed,), (other,) = answers(answering, *stuck.answers, ask(PROMPTS[0]))
+    assert failed.finish_reason == "error" and failed.error
+    assert (other.finish_reason, len(other.tokens)) == ("length", 20)
