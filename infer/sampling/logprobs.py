@@ -8,14 +8,21 @@ B rows, V vocabulary.
 """
 
 import jax
+import jax.numpy as jnp
+
+from infer.sampling.ordered_sum import sum_by_halves
 
 # OpenAI's limit for chat; a request's number of alternatives is a static shape.
 MAX_LOGPROBS = 20
 
 
 def log_normalizer(logits: jax.Array) -> jax.Array:
-    """What to subtract from logits float32 `[..., V]` to make log-probabilities: `[...]`."""
-    return jax.nn.logsumexp(logits, axis=-1)
+    """What to subtract from logits float32 `[..., V]` to make log-probabilities: `[...]`.
+
+    Its bits depend on the row's logits only. NaN where the greatest logit is infinite or NaN.
+    """
+    greatest = jnp.max(logits, axis=-1)
+    return greatest + jnp.log(sum_by_halves(jnp.exp(logits - greatest[..., None])))
 
 
 def likeliest(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

@@ -45,6 +45,29 @@ def test_of_the_chosen_and_the_likeliest_whatever_the_row_asked_for():
     )
 
 
+@pytest.mark.parametrize("vocab_size", [200, 5000])
+def test_a_row_keeps_its_bits_whatever_the_number_of_rows(vocab_size):
+    """`jax.nn.logsumexp` differs in its last bit between 16 and 32 rows of 200."""
+    num_rows = 32
+    chooser = np.random.default_rng(0)
+    scores = (3 * chooser.standard_normal((num_rows, vocab_size))).astype(np.float32)
+    row = SamplingParameters(1.5, top_p=0.7, seed=3)
+    _, mode = stack_sampling([row])
+    mode = dataclasses.replace(mode, num_logprobs=2)
+
+    def chosen(batch: int):
+        rows, _ = stack_sampling([row] * batch, mode)
+        parts = [
+            choose(scores[first : first + batch], rows, np.zeros(batch, np.int32), mode=mode)
+            for first in range(0, num_rows, batch)
+        ]
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+    together = chosen(num_rows)
+    for batch in (1, 16):
+        jax.tree.map(np.testing.assert_array_equal, chosen(batch), together)
+
+
 def test_equal_logits_come_in_the_order_of_their_ids():
     rows, mode = stack_sampling([SamplingParameters(0.0)])
     mode = dataclasses.replace(mode, num_logprobs=4)
