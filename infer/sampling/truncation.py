@@ -12,11 +12,11 @@ meaningful.
 
 Nothing is sorted. Both cuts are thresholds on the logit, found by bisection over the 2^32 float32
 values: 32 reductions over the vocabulary instead of a sort (32 rows of 49,152 on two CPU cores: 38
-ms for both, and 340 ms for a sort alone). Which cuts a batch needs is decided on the host, so that greedy
-decoding pays for none. Probabilities are summed as integers, in units of 2^-30, so that the order
-of a sum, which depends on the shape of the batch, decides nothing. (All of 128,256 tokens under
-half a unit, which are left out, weigh 6e-5 together at most.) Min-p is a threshold that needs no
-search: the ratio of two probabilities is the exponential of the difference of their logits.
+ms for both, and 340 ms for a sort alone). Which cuts a batch needs is decided on the host, so that
+greedy decoding pays for none. Probabilities are summed as integers, in units of 2^-30, so that the
+order of a sum, which depends on the shape of the batch, decides nothing. (All of 128,256 tokens
+under half a unit, which are left out, weigh 6e-5 together at most.) Min-p is a threshold that needs
+no search: the ratio of two probabilities is the exponential of the difference of their logits.
 
 B rows, V vocabulary.
 """
