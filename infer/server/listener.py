@@ -31,15 +31,21 @@ _KEEP_ALIVE_SECONDS = 65
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket bound to the address, which does not listen yet. Raises `InputError`: taken, or no
     address of this machine."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         opened = socket.socket(family, kind, protocol)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+        except BaseException:
+            opened.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or error
         raise InputError(
             f"--host {host} --port {port}: {reason}; take another, or port 0 for any free one"
         ) from None

@@ -109,7 +109,7 @@ def test_a_second_signal_ends_it_at_once(chat_checkpoint, served):
         (["--cache-gigabytes", "1e-9", "--port", "0"], "GB of cache"),
         (["--max-queue", "-1"], "--max-queue"),
         (["--api-key-file", "/nowhere.txt"], "/nowhere.txt"),
-        (["--port", "70000"], "--port 70000"),
+        (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--host", "256.0.0.1"], "--host 256.0.0.1"),
         (["--kv-cache-dtype", "int3"], "int8"),
     ],
