@@ -116,7 +116,7 @@ def _run(
     if job.manifest.finished is not None:
         print("finished before; nothing is left to do", *job_lines(job), sep="\n", file=sys.stderr)
         return int(job.manifest.finished["failed"] > 0)
-    run, engine = _answer(job, table, path, options, say=say, quiet=quiet)
+    run, loaded, engine = _answer(job, table, path, options, say=say, quiet=quiet)
     if run.exit_code is not None:
         print(run_line(run), file=sys.stderr)
         print(
@@ -126,7 +126,7 @@ def _run(
         return run.exit_code
     print(*job_lines(job), run_line(run), sep="\n", file=sys.stderr)
     if roofline and run.work.new_tokens:
-        print(roofline_line(run, engine), file=sys.stderr)
+        print(roofline_line(run, loaded, engine), file=sys.stderr)
     return int(job.manifest.finished["failed"] > 0)
 
 
@@ -149,7 +149,7 @@ def _open(job: "Job", table: "RowTable", model: str, path: Path, options: "Batch
 
 
 def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", *, say, quiet):
-    """Loads the model, compiles, and runs; the `JobRun` and the engine."""
+    """Loads the model, compiles, and runs; the `JobRun`, the model and the engine."""
     from infer.answers import Answering
     from infer.batch.job_shape import job_shape, prompt_counter
     from infer.batch.row_request import RowRequests
@@ -192,4 +192,4 @@ def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", 
         say=say,
         quiet=quiet,
     )
-    return run, engine
+    return run, loaded, engine

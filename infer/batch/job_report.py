@@ -4,6 +4,7 @@ from infer.batch.device_peaks import device_peaks
 from infer.batch.job import Job
 from infer.batch.run_job import JobRun
 from infer.engine.engine import Engine
+from infer.loaded_model import LoadedModel
 from llama_jax.costs import kv_bytes_per_token, stored_bytes
 
 
@@ -28,18 +29,18 @@ def run_line(run: JobRun) -> str:
     )
 
 
-def roofline_line(run: JobRun, engine: Engine, *, num_devices: int = 1) -> str:
+def roofline_line(run: JobRun, loaded: LoadedModel, engine: Engine, *, num_devices: int = 1) -> str:
     """How near this process came to what its devices could do at most."""
-    peaks = device_peaks(engine.params, num_devices=num_devices)
+    peaks = device_peaks(loaded.params, num_devices=num_devices)
     if peaks is None:
         return "share of the roofline: unknown, as the peaks of this device are"
     usage, settings = engine.usage(), engine.settings
-    cache_dtype = settings.cache_dtype or engine.params["embedding"].dtype
+    cache_dtype = settings.cache_dtype or loaded.params["embedding"].dtype
     least = run.work.seconds_at_peak(
-        engine.config,
+        loaded.config,
         peaks,
-        weight_bytes=stored_bytes(engine.params),
-        bytes_per_key=kv_bytes_per_token(engine.config, cache_dtype),
+        weight_bytes=stored_bytes(loaded.params),
+        bytes_per_key=kv_bytes_per_token(loaded.config, cache_dtype),
         slots=settings.num_rows,
         share_of_prompts=usage.prompt_tokens / max(usage.prompt_tokens + usage.shared_tokens, 1),
     )

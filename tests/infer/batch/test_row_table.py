@@ -186,13 +186,13 @@ print(len(table), memory("VmHWM") - before)
 
 @pytest.mark.slow
 def test_a_large_input_takes_few_bytes_a_row(tmp_path):
-    """Rows of 2 KB: half a gigabyte of text, of which nothing may stay."""
+    """Rows of 1 KB: a quarter of a gigabyte of text, of which nothing may stay."""
     small, large = tmp_path / "small.jsonl", tmp_path / "large.jsonl"
     num_rows = 250_000
     for path, count in ((small, 1000), (large, num_rows)):
         with open(path, "w") as file:
             for row in range(count):
-                text = f"{row} " + "some words " * 180
+                text = f"{row} " + "some words " * 90
                 file.write(f'{{"custom_id": "row {row}", "prompt": "{text}", "max_tokens": 64}}\n')
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, small, large], capture_output=True, text=True, check=True
