@@ -6,11 +6,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
-from infer.cache_dtypes import CacheDtype, cache_dtype_named
+from infer.load_engine import EngineFlags, EngineOptions
 from llama_jax.errors import InputError
 
 
@@ -20,16 +19,12 @@ def serve(
     served_model_name: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     host: str = "127.0.0.1",
     port: int = 8000,
-    rows: int | None = None,
-    max_length: int | None = None,
-    cache_gigabytes: float | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
-    kv_cache_dtype: CacheDtype | None = None,
+    engine: EngineFlags = EngineOptions(),  # noqa: B008
     prompt_logprobs: bool = False,
     max_queue: int = 256,
     request_timeout: float = 600.0,
     drain_timeout: float = 60.0,
-    max_body_bytes: int = 10_000_000,
+    max_body_bytes: int = 4_000_000,
     api_key_file: Path | None = None,
     cors_origin: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     quiet: bool = False,
@@ -48,12 +43,6 @@ def serve(
         default the last part of MODEL.
       host: address to listen at; 0.0.0.0 lets other machines in.
       port: 0 takes any that is free.
-      rows: answers that are written at once; by default what suits the device.
-      max_length: longest prompt and answer together, in tokens; by default the model's context.
-      cache_gigabytes: memory for keys and values; by default what is free on the device.
-      dtype: of weights and cache; as stored by default.
-      kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
-        each vector.
       prompt_logprobs: compile what computes log-probabilities of prompts too, for requests that ask
         for them.
       max_queue: answers that may wait; one more is refused with status 429.
@@ -71,26 +60,20 @@ def serve(
 
     from infer.answers import Answering
     from infer.load_engine import load_engine
-    from infer.loaded_model import load_model
     from infer.protocol import ServedModel
     from infer.server.api_keys import read_api_keys
     from infer.server.listener import open_socket
     from infer.server.run_server import SIGNALLED, run
     from infer.server.settings import ServerSettings
+    from llama_jax.checkpoints.huggingface_repo import resolve_source
 
-    if cache_gigabytes is not None and not cache_gigabytes > 0:
-        raise InputError(f"--cache-gigabytes must be above 0, not {cache_gigabytes}")
-    if rows is not None and rows < 1:
-        raise InputError(f"--rows must be at least 1, not {rows}")
-    if max_length is not None and max_length < 1:
-        raise InputError(f"--max-length must be at least 1, not {max_length}")
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     log = logging.getLogger("infer.server")
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     # All that can be wrong with the command line is told before the weights are read.
     settings = ServerSettings(
         model_names=served_model_name or (default_name(model),),
-        rows=rows or 1,
+        rows=engine.rows or 1,
         max_queue=max_queue,
         request_timeout=request_timeout,
         drain_timeout=drain_timeout,
@@ -99,27 +82,27 @@ def serve(
         cors_origins=cors_origin,
     )
     with open_socket(host, port) as opened:
-        loaded = load_model(model, dtype=dtype)
+        loaded, started = load_engine(
+            resolve_source(model),
+            engine,
+            prompt_logprobs=prompt_logprobs,
+            # Someone reads along: first tokens soon, and then a few at a time.
+            prefill_calls=2,
+            decode_steps=4,
+            say=log.info,
+        )
         for note in loaded.notes:
             log.warning(note)
-        engine = load_engine(
-            loaded,
-            rows=rows,
-            max_length=max_length,
-            cache_dtype=cache_dtype_named(kv_cache_dtype),
-            cache_bytes=None if cache_gigabytes is None else int(cache_gigabytes * 1e9),
-            prompt_logprobs=prompt_logprobs,
-        )
         log.info("compiling; the server listens when that is done")
-        engine.compile(log.info)
+        started.compile(log.info)
         code = run(
             opened,
-            settings=dataclasses.replace(settings, rows=engine.settings.num_rows),
+            settings=dataclasses.replace(settings, rows=started.settings.num_rows),
             model=ServedModel.of(
-                loaded, names=settings.model_names, max_length=engine.settings.max_length
+                loaded, names=settings.model_names, max_length=started.settings.max_length
             ),
-            answering=Answering(engine, loaded.tokenizer),
-            usage=engine.usage,
+            answering=Answering(started, loaded.tokenizer),
+            usage=started.usage,
             say_serving=lambda address: print(
                 f"serving {settings.model_names[0]} at {address}", flush=True
             ),
