@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from infer.cache_dtypes import CacheDtype, cache_dtype_named
+from infer.load_engine import EngineFlags, EngineOptions
 from llama_jax import __version__
 
 if TYPE_CHECKING:
@@ -27,11 +27,7 @@ def batch(
     seed: int = 0,
     served_model_name: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     format: Literal["auto", "chat", "raw"] = "auto",
-    rows: int | None = None,
-    max_length: int | None = None,
-    cache_gigabytes: float | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
-    kv_cache_dtype: CacheDtype | None = None,
+    engine: EngineFlags = EngineOptions(),  # noqa: B008
     roofline: bool = True,
     quiet: bool = False,
 ) -> int:
@@ -60,12 +56,6 @@ def batch(
         default the last part of MODEL.
       format: whether the prompt of a plain row is a user's message (chat) or text to be continued
         (raw); by default a message if the model is tuned for chat.
-      rows: answered at once; by default what suits the device.
-      max_length: longest prompt and answer together, in tokens; by default the model's context.
-      cache_gigabytes: memory for keys and values; by default what is free on the device.
-      dtype: of weights and cache; as stored by default.
-      kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
-        each vector.
       roofline: at the end, say what share of this device's peaks was reached (a CPU is measured
         for it, in about two seconds).
       quiet: print plain lines of progress and the result only.
@@ -79,11 +69,7 @@ def batch(
         max_new_tokens=max_new_tokens,
         seed=seed,
         format=format,
-        rows=rows,
-        max_length=max_length,
-        cache_gigabytes=cache_gigabytes,
-        dtype=dtype,
-        kv_cache_dtype=kv_cache_dtype,
+        engine=engine,
     )
     job = Job(output, output_errors)
     job.check_paths(input)
@@ -126,7 +112,9 @@ def _run(
         return run.exit_code
     print(*job_lines(job), run_line(run), sep="\n", file=sys.stderr)
     if roofline and run.work.new_tokens:
-        print(roofline_line(run, loaded, engine), file=sys.stderr)
+        print(
+            roofline_line(run, loaded, engine, num_devices=options.engine.devices), file=sys.stderr
+        )
     return int(job.manifest.finished["failed"] > 0)
 
 
@@ -156,23 +144,18 @@ def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", 
     from infer.batch.run_job import run_job
     from infer.generate_command import prompt_format
     from infer.load_engine import load_engine
-    from infer.loaded_model import load_model
     from infer.protocol import ServedModel
 
     start = time.monotonic()
-    loaded = load_model(path, dtype=options.dtype)
+    loaded, engine = load_engine(
+        path,
+        options.engine,
+        prompt_logprobs=bool(table.rows["scores_prompt"].any()),
+        say=say,
+    )
     chat_format = prompt_format(loaded, options.format)
     for note in (f"{path.name}: loaded in {time.monotonic() - start:.1f} s", *loaded.notes):
         say(note)
-    gigabytes = options.cache_gigabytes
-    engine = load_engine(
-        loaded,
-        rows=options.rows,
-        max_length=options.max_length,
-        cache_dtype=cache_dtype_named(options.kv_cache_dtype),
-        cache_bytes=None if gigabytes is None else int(gigabytes * 1e9),
-        prompt_logprobs=bool(table.rows["scores_prompt"].any()),
-    )
     served = ServedModel.of(loaded, names=options.names, max_length=engine.settings.max_length)
     parse = RowRequests(
         dataclasses.replace(served, chat_format=chat_format or loaded.chat_format),

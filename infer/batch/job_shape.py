@@ -1,7 +1,7 @@
 """How long the rows of a job are: what an engine's sizes can be chosen from.
 
-The first pass knows bytes. A few hundred rows, the longest among them, are tokenised; their tokens
-for a byte make tokens of the other rows' bytes.
+The first pass knows bytes. A few hundred rows of all lengths are tokenised, the longest among them;
+the tokens of the others are taken to lie between those of the rows next to them in bytes.
 """
 
 from collections.abc import Callable, Iterator
@@ -64,10 +64,9 @@ def job_shape(table: RowTable, count_tokens: Callable[[int], int | None]) -> Job
         sample = by_length[np.unique(spread.round().astype(int))]
         counts = [count_tokens(int(asking[place])) for place in sample]
         known = [place for place, count in zip(sample, counts, strict=True) if count is not None]
-        tokens = np.array([count for count in counts if count is not None], np.int64)
-        if len(known):
-            lengths = np.ceil(num_bytes * (tokens.sum() / num_bytes[known].sum(dtype=np.int64)))
-            lengths[known] = tokens
+        if known:
+            tokens = [count for count in counts if count is not None]
+            lengths = np.ceil(np.interp(num_bytes, num_bytes[known], tokens))
     return JobShape(
         num_rows=len(rows),
         num_samples=int(rows["samples"].sum(dtype=np.int64)),

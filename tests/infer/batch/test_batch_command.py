@@ -9,6 +9,7 @@ from infer.batch.job_shape import JobShape
 from infer.batch.options import BatchOptions
 from infer.batch.row_request import row_seed
 from infer.generate import Generator
+from infer.load_engine import EngineOptions
 from infer.loaded_model import load_model
 from llama_jax.__main__ import main
 from llama_jax.chat import Message
@@ -215,10 +216,10 @@ def test_a_row_without_a_seed_draws_one_from_its_name():
 
 
 def test_options_that_change_no_answer_are_not_kept():
-    options = BatchOptions(("m",), cache_gigabytes=1.0)
+    options = BatchOptions(("m",), engine=EngineOptions(cache_gigabytes=1.0))
     assert options.of_answers == BatchOptions(("m",)).of_answers
     with pytest.raises(InputError):
-        BatchOptions(("m",), cache_gigabytes=float("nan"))
+        EngineOptions(cache_gigabytes=float("nan"))
 
 
 def test_the_shape_of_a_job_is_said():

@@ -1,0 +1,30 @@
+"""`python mesh_process.py PORT ID IN OUT`: one of two processes of a mesh, with scripted answers.
+
+Prints the prompts that its engine was given, in their order.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+from scripted_job import SLOTS, ScriptedAnswering, parse
+
+from infer.batch.job import Job
+from infer.batch.manifest import Manifest
+from infer.batch.row_table import scan_rows
+from infer.batch.run_job import run_job
+
+port, number, source, output = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(number))
+table = scan_rows(Path(source), default_limit=lambda row: 10)
+job = Job(Path(output))
+wanted = Manifest(table.sha256, table.num_bytes, len(table), "m", "f" * 64, {}, "0", created=1000)
+if jax.process_index() == 0:
+    job.open(wanted)
+else:
+    job.manifest = wanted
+answering = ScriptedAnswering()
+run = run_job(
+    job, table, answering=answering, parse=parse, slots=SLOTS, say=lambda line: None, quiet=True
+)
+print(run.exit_code, *answering.added)
