@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infer.sampling import GREEDY, SamplingParameters
 from llama_jax.chat import ChatFormat, chat_format_for
@@ -20,6 +20,11 @@ from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import load_tokenizer
 from llama_jax.tokenizers.interface import Tokenizer
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from llama_jax.checkpoints.interface import TensorSource
 
 # What Meta's own generation script samples with; its checkpoints do not say.
 META_SAMPLING = SamplingParameters(temperature=0.6, top_p=0.9)
@@ -76,8 +81,10 @@ class LoadedModel:
         return start + self.tokenizer.encode(text)
 
 
-def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
-    """Loads the checkpoint at `path` onto the default device.
+def load_model(
+    path: str | Path, *, dtype: str | None = None, mesh: "Mesh | None" = None
+) -> LoadedModel:
+    """Loads the checkpoint at `path` onto the default device, or onto a mesh for serving.
 
     Args:
       path: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
@@ -108,7 +115,8 @@ def load_model(path: str | Path, *, dtype: str | None = None) -> LoadedModel:
             f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
             f"{source.config.vocab_size}; take the tokenizer that the model was published with"
         )
-    config, params = load_checkpoint(path, dtype=dtype, stacked=False)
+    shardings = None if mesh is None else _shardings(source, mesh)
+    config, params = load_checkpoint(path, dtype=dtype, shardings=shardings, stacked=False)
     return LoadedModel(
         config=config,
         params=params,
@@ -147,6 +155,15 @@ def sampling_defaults(
         top_p=fields.number("top_p", 1.0),
         top_k=fields.integer("top_k", 0),
     )
+
+
+def _shardings(source: "TensorSource", mesh: "Mesh") -> dict[str, Any]:
+    """Where the weights lie on `mesh`, blocks unstacked."""
+    from llama_jax.checkpoints.quantized_source import abstract_unstacked_params
+    from sharding.placement import quantized_shardings, unstacked_shardings
+
+    abstract = abstract_unstacked_params(source.config, source.tensors)
+    return quantized_shardings(abstract, unstacked_shardings(source.config, mesh))
 
 
 def _load_text(folder: Path) -> tuple[Tokenizer, ChatFormat | None, bool]:

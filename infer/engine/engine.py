@@ -26,6 +26,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.kernels.select import inference_operators
 from llama_jax.model import Operators, Params
+from sharding.sharded_operators import shard_paged_operators
 
 _ERRORS = {
     NOT_FINITE: "logits are not finite: the dtype overflows, or the weights are damaged",
@@ -82,7 +83,9 @@ class Engine:
             the serving rules say.
           draft_params: of the model of `settings.speculation.draft_config`, likewise.
           vocab_size: only ids under it are chosen, such as the tokenizer's; by default the model's.
-          prefill_operators, decode_operators: by default those for this machine's devices.
+          prefill_operators, decode_operators: of one device, by default of this machine's.
+          mesh: the devices, see `sharding/serving_mesh.py`. Each process of a pod makes the same
+            calls in the same order, and is told the same.
 
         Raises:
           InputError: the model's context is shorter than `settings.max_length`.
@@ -97,17 +100,22 @@ class Engine:
         self.settings = settings
         self.vocab_size = vocab_size or config.vocab_size
         self._scheduler = Scheduler(settings)
-        self._pools = empty_pools(config, settings, params["embedding"].dtype)
+        self._pools = empty_pools(config, settings, params["embedding"].dtype, mesh)
         here = jax.local_devices()[0]
-        of_prefill, of_decoding = inference_operators(here.platform, here.device_kind)
+        operators = inference_operators(here.platform, here.device_kind)
+        of_prompts = prefill_operators or operators[0]
+        of_decoding = decode_operators or operators[1]
+        if mesh is not None:
+            of_prompts = shard_paged_operators(of_prompts, mesh)
+            of_decoding = shard_paged_operators(of_decoding, mesh)
         self._executables = Executables(
             config,
             self._weights,
             self._pools,
             settings=settings,
             vocab_size=self.vocab_size,
-            prefill_operators=prefill_operators or of_prefill,
-            decode_operators=decode_operators or of_decoding,
+            prefill_operators=of_prompts,
+            decode_operators=of_decoding,
             mesh=mesh,
         )
         self._rows: dict[int, Row] = {}

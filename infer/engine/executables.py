@@ -154,7 +154,7 @@ class Executables:
         if key not in self._compiled:
             raise RuntimeError(f"not compiled before the first row: {key}")
         if self.mesh is not None:
-            arguments = jax.device_put(arguments, self._everywhere())
+            arguments = jax.tree.map(self._put, arguments)
         return self._compiled[key](weights, pools, *arguments)
 
     def decode_key(
@@ -211,6 +211,11 @@ class Executables:
         tokens = np.zeros((num_rows, key.length), np.int32)
         targets = (tokens,) if key.scored else ()
         return tokens, empty_rows(num_rows, settings), *targets
+
+    def _put(self, x: np.ndarray) -> jax.Array:
+        """`x` whole on every device; `device_put` would ask the other processes whether they agree,
+        every time."""
+        return jax.make_array_from_callback(x.shape, self._everywhere(), lambda index: x[index])
 
     def _everywhere(self):
         """The sharding of what lies whole on every device; None without a mesh."""

@@ -13,7 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from infer.engine.settings import ADJUSTED, EVERYTHING, GREEDY_ONLY, SAMPLED, EngineSettings
+from infer.engine.settings import (
+    ADJUSTED,
+    EVERYTHING,
+    GREEDY_ONLY,
+    SAMPLED,
+    EngineSettings,
+    Speculation,
+)
 from infer.sampling import SamplingMode
 from llama_jax.config import ModelConfig
 from llama_jax.costs import kv_bytes_per_token, stored_bytes
@@ -45,6 +52,8 @@ def engine_settings(
     cache_bytes: int | None = None,
     num_devices: int = 1,
     modes: Sequence[SamplingMode] = STANDARD_MODES,
+    speculation: Speculation | None = None,
+    draft_params: Params | None = None,
     **others: Any,
 ) -> EngineSettings:
     """Settings that fit.
@@ -59,6 +68,7 @@ def engine_settings(
       cache_bytes: memory of all devices for pages; by default what is free, and never more than
         `rows` rows of `max_length` could use.
       num_devices: that weights and pages are split over.
+      speculation, draft_params: how tokens are guessed, and the weights of the model that guesses.
       others: further fields of `EngineSettings`.
 
     Raises:
@@ -74,9 +84,12 @@ def engine_settings(
     most_length = config.context_length // page_size * page_size
     max_length = min(-(-(max_length or most_length) // page_size) * page_size, most_length)
     cache_dtype = np.dtype(cache_dtype or quick_page_dtype(params["embedding"].dtype, platform))
-    page_bytes = page_size * kv_bytes_per_token(config, cache_dtype)
+    token_bytes = kv_bytes_per_token(config, cache_dtype)
+    if draft_params is not None:
+        token_bytes += kv_bytes_per_token(speculation.draft_config, cache_dtype)
+    page_bytes = page_size * token_bytes
     if cache_bytes is None:
-        cache_bytes = _free_bytes(device, params, num_devices)
+        cache_bytes = _free_bytes(device, (params, draft_params), num_devices)
     num_pages = min(cache_bytes // page_bytes, rows * (max_length // page_size))
     if num_pages * page_size < max_length:
         raise InputError(
@@ -95,6 +108,7 @@ def engine_settings(
         prefill_lengths=(*needed, longest) if longest else tuple(needed),
         cache_dtype=cache_dtype,
         modes=tuple(modes),
+        speculation=speculation,
         **others,
     )
 
@@ -107,7 +121,7 @@ def _row_buckets(rows: int, platform: str) -> tuple[int, ...]:
     return tuple(sorted({max(2, rows // 8), rows}))
 
 
-def _free_bytes(device: jax.Device, params: Params, num_devices: int) -> int:
+def _free_bytes(device: jax.Device, weights: Any, num_devices: int) -> int:
     """Memory that pages may take, on all devices together."""
     if device.platform == "cpu":
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -116,4 +130,4 @@ def _free_bytes(device: jax.Device, params: Params, num_devices: int) -> int:
     if "bytes_limit" not in stats:
         raise InputError(f"{device.device_kind} does not tell its memory: say how much for pages")
     most = stats["bytes_limit"] * (1 - _RESERVED_OF_DEVICE) * num_devices
-    return max(0, int(most - stored_bytes(params)))
+    return max(0, int(most - stored_bytes(weights)))

@@ -40,10 +40,8 @@ def quantized_specs(
     return specs
 
 
-def abstract_quantized_params(config: ModelConfig, recipe: Recipe, dtype: np.dtype) -> Params:
-    """`jax.ShapeDtypeStruct`s of params under `recipe`, blocks unstacked, the rest in `dtype`."""
-    dtypes = dict.fromkeys((tensor.name for tensor in layer_tensors(config)), np.dtype(dtype))
-    specs = quantized_specs(config, recipe, dtypes)
+def abstract_unstacked_params(config: ModelConfig, specs: Mapping[str, TensorSpec]) -> Params:
+    """`jax.ShapeDtypeStruct`s of what a checkpoint with these tensors holds, blocks unstacked."""
 
     def abstract(name: str) -> jax.ShapeDtypeStruct | QuantizedTensor:
         spec = specs[name]
@@ -56,6 +54,13 @@ def abstract_quantized_params(config: ModelConfig, recipe: Recipe, dtype: np.dty
         )
 
     return jax.tree.map(abstract, names_tree(config, stacked=False))
+
+
+def abstract_quantized_params(config: ModelConfig, recipe: Recipe, dtype: np.dtype) -> Params:
+    """`jax.ShapeDtypeStruct`s of params under `recipe`, blocks unstacked, the rest in `dtype`."""
+    dtypes = dict.fromkeys((tensor.name for tensor in layer_tensors(config)), np.dtype(dtype))
+    specs = quantized_specs(config, recipe, dtypes)
+    return abstract_unstacked_params(config, specs)
 
 
 class QuantizedSource:
