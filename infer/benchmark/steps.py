@@ -1,4 +1,4 @@
-"""`llama-jax bench infer`: prefill and decode, ours and transformers', in one run on one machine.
+"""The steps suite: prefill and decode of `Generator`, ours and transformers', by themselves.
 
 Weights are the same (exported to a Hugging Face folder for transformers), and so are prompts and
 number of steps. Each side runs in each dtype; the ratio is between the best of each. Repetitions
@@ -7,27 +7,19 @@ adds time. Decoding is also given as the fraction of the measured memory bandwid
 cache read once a step), prefill as the fraction of the measured matrix-product rate.
 """
 
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tyro
-
-from llama_jax.errors import InputError
-from llama_jax.machine_description import describe_machine
 
 if TYPE_CHECKING:
-    from infer.benchmark_sides import Side
+    from infer.benchmark.peaks import Peaks
+    from infer.benchmark.steps_sides import Side
     from llama_jax.config import ModelConfig
-
-_DTYPES = ("float32", "bfloat16")
-_PACKAGES = ("jax", "jaxlib", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -57,42 +49,24 @@ CASES = (
 )
 
 
-def bench_infer(
-    model: tyro.conf.Positional[str],
+def measure_steps(
+    path: Path,
+    huggingface: Path,
     *,
-    output: Path | None = None,
-    repetitions: int = 3,
-    quiet: bool = False,
-) -> None:
-    """Measures prefill and decode against transformers on this machine's CPU.
-
-    Example: llama-jax bench infer SmolLM2-135M-Instruct.Q4_1.gguf --output result.json
+    dtypes: Sequence[str],
+    peaks: "Peaks",
+    repetitions: int,
+    quiet: bool,
+) -> dict[str, Any]:
+    """The report's rows and ratios.
 
     Args:
-      model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
-      output: JSON file for all numbers.
-      repetitions: of each measurement, the sides alternating.
-      quiet: print the table only.
+      path: the checkpoint.
+      huggingface: the same weights as a Hugging Face folder.
     """
-    if repetitions < 1:
-        raise InputError(f"--repetitions must be at least 1, not {repetitions}")
-    if output is not None and not output.resolve().parent.is_dir():
-        raise InputError(f"--output {output}: its folder does not exist")
-    from llama_jax.checkpoints.huggingface_repo import resolve_source
-
-    path = resolve_source(model)
-    with tempfile.TemporaryDirectory() as folder:
-        config, sides = _sides(path, Path(folder) / "hf")
-        measured = measure(config, sides, CASES, repetitions=repetitions, quiet=quiet)
-    result = {
-        "command": f"llama-jax bench infer {path.name} --repetitions {repetitions}",
-        "model": path.name,
-        "machine": describe_machine(_PACKAGES),
-        **_with_fractions(config, measured),
-    }
-    _print(result)
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n")
+    config, sides = _sides(path, huggingface, dtypes)
+    measured = measure(config, sides, CASES, repetitions=repetitions, quiet=quiet)
+    return _with_fractions(config, measured, peaks)
 
 
 def measure(
@@ -131,43 +105,34 @@ def measure(
     return rows
 
 
-def _sides(path: Path, folder: Path) -> "tuple[ModelConfig, list[Side]]":
-    """All contestants; `folder` is where the weights go for transformers."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        raise InputError(f"bench needs {error.name}: pip install 'llama-jax[test]'") from error
-    import jax
+def _sides(
+    path: Path, huggingface: Path, dtypes: Sequence[str]
+) -> "tuple[ModelConfig, list[Side]]":
+    """All sides, in this process."""
+    import torch
 
-    from infer.benchmark_sides import OurSide, TransformersSide
-    from llama_jax.checkpoints.convert import convert
+    from infer.benchmark.steps_sides import OurSide, TransformersSide
+    from infer.benchmark.transformers_contestants import load_transformers
     from llama_jax.checkpoints.load import load_checkpoint
 
-    if jax.default_backend() != "cpu":
-        raise InputError("bench infer compares on the CPU: set JAX_PLATFORMS=cpu")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    convert(path, folder, to="hf", quiet=True, say=lambda line: None)
     sides: list[Side] = []
-    for dtype in _DTYPES:
+    for dtype in dtypes:
         config, params = load_checkpoint(path, dtype=dtype, stacked=False)
         sides.append(OurSide(config, params, dtype=dtype))
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        ).eval()
+        model = load_transformers(huggingface, dtype)
         sides += [
             TransformersSide(model, dtype=dtype, cache=cache) for cache in ("dynamic", "static")
         ]
     return config, sides
 
 
-def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> dict[str, Any]:
+def _with_fractions(
+    config: "ModelConfig", measured: list[dict[str, Any]], peaks: "Peaks"
+) -> dict[str, Any]:
     """The rows with their fraction of the machine's peak, and the ratio of bests per case."""
     from llama_jax.costs import forward_flops_per_token, kv_bytes_per_token
-    from llama_jax.machine_roofline import matmul_rate, read_bandwidth
 
-    peak_bytes = read_bandwidth()
-    peak_flops = {dtype: matmul_rate(dtype) for dtype in _DTYPES}
     rows = []
     for row in measured:
         case, dtype, seconds = row["case"], np.dtype(row["dtype"]), min(row["seconds"])
@@ -176,11 +141,11 @@ def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> di
             # The head is computed for the last token only.
             head = 2 * config.vocab_size * config.model_dim
             flops = case.num_tokens * (forward_flops_per_token(config, keys) - head)
-            fraction = flops / seconds / peak_flops[row["dtype"]]
+            fraction = flops / seconds / peaks.flops[row["dtype"]]
         else:
             keys = case.batch_size * (case.prompt_length + (case.num_steps + 1) / 2)
             step_bytes = row["weight_bytes"] + keys * kv_bytes_per_token(config, dtype)
-            fraction = case.num_steps * step_bytes / seconds / peak_bytes
+            fraction = case.num_steps * step_bytes / seconds / peaks.bytes
         rows.append({**row, "case": str(case), "fraction_of_peak": fraction})
     ratios = {}
     for name in dict.fromkeys(row["case"] for row in rows):
@@ -193,32 +158,4 @@ def _with_fractions(config: "ModelConfig", measured: list[dict[str, Any]]) -> di
             for is_ours in (True, False)
         )
         ratios[name] = ours / theirs
-    return {
-        "peak_bytes_per_second": peak_bytes,
-        "peak_flops_per_second": peak_flops,
-        "rows": rows,
-        "ratio_of_bests": ratios,
-    }
-
-
-def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("case", "side", "dtype", "tokens/s", "of peak", "ratio of bests", box=None)
-    for row in result["rows"]:
-        table.add_row(
-            row["case"],
-            row["side"],
-            row["dtype"],
-            f"{row['tokens_per_second']:,.1f}",
-            f"{row['fraction_of_peak']:.0%}",
-            f"{result['ratio_of_bests'][row['case']]:.2f}" if row["side"] == "llama-jax" else "",
-        )
-    console = Console()
-    console.print(table)
-    flops = ", ".join(
-        f"{rate / 1e9:,.0f} GFLOP/s {dtype}"
-        for dtype, rate in result["peak_flops_per_second"].items()
-    )
-    console.print(f"peaks: {result['peak_bytes_per_second'] / 1e9:.1f} GB/s read, {flops}")
+    return {"rows": rows, "ratio_of_bests": ratios}

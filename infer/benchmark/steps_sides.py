@@ -1,4 +1,4 @@
-"""The two sides of `llama-jax bench infer`: ours and transformers', doing the same work.
+"""The two sides of the steps suite: ours and transformers', doing the same work.
 
 Each side prefills a batch and decodes greedily, and reports seconds for each. transformers gets a
 loop of its own here, leaner than its `generate`: no stopping criteria, no logits but the last, no

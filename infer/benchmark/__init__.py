@@ -1,0 +1,1 @@
+"""`llama-jax bench infer`: throughput offline, latency served, each against named peers."""
