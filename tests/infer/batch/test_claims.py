@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ class Process:
     def __init__(self, path, num_blocks):
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("claim_process.py"), path, str(num_blocks)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert self.process.stdout.readline() == "ready\n"
 

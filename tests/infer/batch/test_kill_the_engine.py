@@ -73,7 +73,7 @@ def test_the_answers_of_a_killed_job_are_those_of_a_quiet_one(start, tmp_path):
     quiet, output = tmp_path / "quiet.jsonl", tmp_path / "killed.jsonl"
     process = start(quiet)
     _, errors = process.communicate(timeout=600)
-    assert process.returncode == 1, errors
+    assert process.returncode == 1 and quiet.exists(), errors
 
     chance, killed = random.Random(0), 0
     for number in range(ROUNDS):
@@ -83,7 +83,7 @@ def test_the_answers_of_a_killed_job_are_those_of_a_quiet_one(start, tmp_path):
             goal = NUM_ROWS * (number + 1) // (ROUNDS + 1)
             # One dies once some more rows are kept, the other a moment before or after.
             while kept_lines(output) < goal and time.monotonic() - begun < 300:
-                assert processes[0].poll() is None or processes[1].poll() is None
+                assert processes[0].poll() is None, processes[0].communicate()
                 time.sleep(0.001)
                 if processes[1].poll() is None and chance.random() < 1e-4:
                     processes[1].kill()
@@ -101,6 +101,6 @@ def test_the_answers_of_a_killed_job_are_those_of_a_quiet_one(start, tmp_path):
     assert killed == 2 * ROUNDS
     process = start(output)
     _, errors = process.communicate(timeout=600)
-    assert process.returncode == 1, errors
+    assert process.returncode == 1 and output.exists(), errors
     assert "going on: " in errors
     assert lines_of(output) == lines_of(quiet)
