@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,9 @@ LOG = logging.getLogger(__name__)
 
 # How long what is given up may take to say so to its clients.
 _FAREWELL_SECONDS = 2
+# A signal may come twice for one wish: `timeout` and some init processes send it to the process and
+# to its group.
+_SECOND_THOUGHT_SECONDS = 1
 # Of an idle connection; longer than most proxies keep theirs, so that they close first.
 _KEEP_ALIVE_SECONDS = 65
 
@@ -91,6 +95,7 @@ class Listener(uvicorn.Server):
         self._work = work
         self._on_started = on_started
         self._leaving: asyncio.Task | None = None
+        self._leaving_since = 0.0
         self.signal: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -118,12 +123,13 @@ class Listener(uvicorn.Server):
     def leave(self) -> None:
         """Refuses what is new, lets what runs finish within the drain timeout, then ends."""
         if self._leaving is None:
+            self._leaving_since = time.monotonic()
             self._leaving = asyncio.ensure_future(self._leave())
 
     def _on_signal(self, number: int) -> None:
         if self._leaving is None:
             self.leave()
-        else:
+        elif time.monotonic() - self._leaving_since > _SECOND_THOUGHT_SECONDS:
             LOG.warning("a second signal: leaving at once")
             self.signal = number
             self._abort_all()

@@ -32,7 +32,7 @@ def serve(
     """Serves a model: OpenAI's chat and completion interface, a chat page at /, /metrics, /health.
 
     Everything is compiled before the server listens; then it prints its address. SIGTERM and Ctrl-C
-    let the answers that run finish and refuse new ones; a second time, it leaves at once. Clients
+    let the answers that run finish and refuse new ones; once more, and it leaves at once. Clients
     need a key if there is an --api-key-file or the environment has LLAMA_JAX_API_KEY.
 
     Example: llama-jax serve llama-8b-instruct --port 8000 --rows 64
