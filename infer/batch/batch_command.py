@@ -86,6 +86,7 @@ def _run(
     from infer.batch.job_report import job_lines, roofline_line, run_line
     from infer.batch.row_request import default_limit
     from infer.batch.row_table import scan_rows
+    from infer.compilation_cache import keep_compiled_programs
     from llama_jax.checkpoints.formats import open_source
     from llama_jax.checkpoints.huggingface_repo import resolve_source
 
@@ -93,6 +94,7 @@ def _run(
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
+    keep_compiled_programs()
     path = resolve_source(model)
     context_length = open_source(path).config.context_length
     limit = default_limit(options.max_new_tokens, context_length)

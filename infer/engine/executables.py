@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,11 +125,16 @@ class Executables:
         """
         missing = [key for key in self.keys() if key not in self._compiled]
         with ThreadPoolExecutor(threads) as pool:
-            # Tracing is Python and goes one by one; compiling is not and overlaps with it.
-            futures = {key: pool.submit(self.lower(key).compile) for key in missing}
-            for number, (key, future) in enumerate(futures.items(), 1):
+            futures = {
+                pool.submit(lambda key=key: self.lower(key).compile()): key for key in missing
+            }
+            for number, future in enumerate(as_completed(futures), 1):
+                key = futures[future]
                 self._compiled[key] = future.result()
                 say(f"compiled {number} of {len(missing)}: {key}")
+
+    def _compile(self, key: ExecutableKey) -> Any:
+        return self.lower(key).compile()
 
     def lower(self, key: ExecutableKey) -> jax.stages.Lowered:
         """The program of `key` for the devices that weights and pages lie on."""

@@ -59,6 +59,7 @@ def serve(
             raise InputError(f"serving needs {package}: pip install 'llama-jax[serve]'")
 
     from infer.answers import Answering
+    from infer.compilation_cache import keep_compiled_programs
     from infer.load_engine import load_engine
     from infer.protocol import ServedModel
     from infer.server.api_keys import read_api_keys
@@ -81,6 +82,7 @@ def serve(
         api_keys=read_api_keys(api_key_file, os.environ),
         cors_origins=cors_origin,
     )
+    keep_compiled_programs()
     with open_socket(host, port) as opened:
         loaded, started = load_engine(
             resolve_source(model),
