@@ -119,7 +119,8 @@ def start(folder: Path, name: str, *options: str, devices: int) -> subprocess.Po
     """
     command = [sys.executable, "-m", "llama_jax", "train", f"{Path(__file__).resolve()}:{name}"]
     environment = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # The last of a flag counts.
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -31,7 +31,8 @@ def start():
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        # The last of a flag counts.
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         started = [
             subprocess.Popen(
                 [sys.executable, SCRIPT, command, run, str(i), str(processes), str(port)]
