@@ -19,6 +19,9 @@ from llama_jax.model import (
     unstack_blocks,
 )
 
+# Compiling is nearly all of the time of these tests.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOUR = dataclasses.replace(TINY, num_layers=4)
 TOKENS = jax.random.randint(jax.random.key(1), (2, 9), 0, FOUR.vocab_size)
 

@@ -27,6 +27,9 @@ from llama_jax.model import (
     unstack_blocks,
 )
 
+# Compiling is nearly all of the time of these tests.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 jitted_forward = jax.jit(forward, static_argnames="config")
 jitted_forward_cached = jax.jit(forward_cached, static_argnames="config")
 

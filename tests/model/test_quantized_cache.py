@@ -26,6 +26,9 @@ from llama_jax.model import (
 )
 from tests.oracles import attention as oracle
 
+# Compiling is nearly all of the time of these tests.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DTYPES = [jnp.int8, jnp.float8_e4m3fn]
 # Half a step of the largest number of a vector: 1/254 of it, and 1/16 of each number.
 STEPS = {jnp.int8: 1 / 254, jnp.float8_e4m3fn: 1 / 16}

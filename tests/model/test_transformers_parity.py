@@ -22,6 +22,9 @@ from llama_jax.config import (
 from llama_jax.model import forward, init_params, logits
 from llama_jax.model.rope import rope_frequencies
 
+# Compiling is nearly all of the time of these tests.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # We compute in float32, transformers in float64 but for its angles and norms, which stay float32:
 # so the difference is our rounding and not theirs as well. It is measured at 3e-6 or less.
 TOLERANCE = 2e-5
