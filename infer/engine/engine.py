@@ -7,59 +7,28 @@ row's seed and position, and what is computed again is computed by the same prog
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from infer.engine.decode_arguments import decode_rows
-from infer.engine.decode_rows import NO_TOKEN, Decoded
-from infer.engine.executables import Executables, PrefillKey, empty_rows
-from infer.engine.request import Progress, Request, TokenLogprob
+from infer.engine.arguments import decode_rows, prefill_rows
+from infer.engine.decode_rows import Decoded
+from infer.engine.executable_keys import PrefillKey
+from infer.engine.executables import Executables
+from infer.engine.outcome import take_prompt_logprobs, take_tokens
+from infer.engine.request import Progress, Request
+from infer.engine.request_check import check_request
 from infer.engine.row import Row, mode_of
 from infer.engine.scheduler import Scheduler
 from infer.engine.settings import EngineSettings
+from infer.engine.usage import EngineUsage
 from infer.engine.weights import Weights, empty_pools
-from infer.sampling import NOT_FINITE, NOTHING_ALLOWED, PromptLogprobs
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.kernels.select import inference_operators
 from llama_jax.model import Operators, Params
 from sharding.sharded_operators import shard_paged_operators
-
-_ERRORS = {
-    NOT_FINITE: "logits are not finite: the dtype overflows, or the weights are damaged",
-    NOTHING_ALLOWED: "no token is allowed: masks and grammar leave nothing to choose",
-}
-
-
-@dataclass(frozen=True)
-class EngineUsage:
-    """How busy an engine is, and what it has done so far.
-
-    Attributes:
-      waiting, running: rows.
-      pages_used: that rows hold.
-      pages_kept: that nobody holds, with the beginning of a prompt that may come again.
-      num_pages: that there are.
-      preemptions: how often a row lost its pages.
-      shared_tokens: of prompts, found in pages that were there already.
-      prompt_tokens: of prompts, computed.
-      new_tokens: of answers; those computed again do not count.
-      decode_steps: steps of all rows together.
-    """
-
-    waiting: int
-    running: int
-    pages_used: int
-    pages_kept: int
-    num_pages: int
-    preemptions: int
-    shared_tokens: int
-    prompt_tokens: int
-    new_tokens: int
-    decode_steps: int
 
 
 class Engine:
@@ -134,7 +103,8 @@ class Engine:
           InputError: it could never be answered: an id outside the vocabulary, longer than a row or
             than all pages, or in need of a program that is not among the engine's.
         """
-        self._check(request)
+        check_request(request, self.config, self.settings, self.vocab_size)
+        self._executables.decode_key(1, [mode_of(request)], token_by_token=False)
         request_id, self._next_id = self._next_id, self._next_id + 1
         row = Row(
             request_id, request, mode_of(request), request.constraint and request.constraint()
@@ -187,31 +157,19 @@ class Engine:
             return False
         # Those of one length of chunk, and of one kind, go together with the first in line.
         key = self._prefill_key(rows[0])
-        length = key.length
         rows = [row for row in rows if self._prefill_key(row) == key]
-        rows = rows[: self.settings.prefill_tokens // length]
-        places = empty_rows(self.settings.prefill_tokens // length, self.settings)
-        tokens = np.zeros((len(places.lengths), length), np.int32)
-        targets = np.full_like(tokens, NO_TOKEN)
-        ends = []
-        for index, row in enumerate(rows):
-            prompt = row.request.prompt
-            end = row.num_cached + min(length, row.num_to_prefill)
-            places.page_table[index, : len(row.pages)] = row.pages
-            places.lengths[index] = end
-            places.first_new[index] = row.num_cached
-            first = max(0, end - length)
-            tokens[index, first - end :] = prompt[first:end]
-            targets[index, first - end :] = prompt[first + 1 : end + 1]
-            ends.append(end)
+        rows = rows[: self.settings.prefill_tokens // key.length]
+        chunk = prefill_rows(rows, key, self.settings)
         if key.scored:
             scored, self._pools = self._executables(
-                key, self._weights, self._pools, tokens, places, targets
+                key, self._weights, self._pools, chunk.tokens, chunk.rows, chunk.targets
             )
-            self._note_prompt_logprobs(rows, ends, targets, jax.tree.map(np.asarray, scored))
+            take_prompt_logprobs(rows, chunk, jax.tree.map(np.asarray, scored))
         else:
-            self._pools = self._executables(key, self._weights, self._pools, tokens, places)
-        for row, end in zip(rows, ends, strict=True):
+            self._pools = self._executables(
+                key, self._weights, self._pools, chunk.tokens, chunk.rows
+            )
+        for row, end in zip(rows, chunk.rows.lengths.tolist(), strict=False):
             self._num_prompt_tokens += end - row.num_cached
             row.num_cached = end
             self._scheduler.name_pages(row)
@@ -256,111 +214,10 @@ class Engine:
 
     def _note_tokens(self, row: Row, index: int, num_known: int, decoded: Decoded) -> None:
         """Takes over what a call computed for `row`, of which the first tokens were known."""
-        request = row.request
-        tokens = decoded.tokens[index]
-        tokens = tokens[tokens != NO_TOKEN].tolist()
-        row.num_cached += len(tokens)
-        new, logprobs = [], []
-        finish_reason = stop_token = error = None
-        for place, token in enumerate(tokens[num_known:], num_known):
-            if token < 0:
-                finish_reason, error = "error", _ERRORS[token]
-            elif token in request.stop_ids:
-                finish_reason, stop_token = "stop", token
-            else:
-                new.append(token)
-                if request.num_logprobs is not None:
-                    logprobs.append(_token_logprob(index, place, decoded, request.num_logprobs))
-        row.answer.extend(new)
-        self._num_new_tokens += len(new)
-        if row.constraint is not None and finish_reason is None:
-            for token in new:
-                row.constraint.accept(token)
-            if row.constraint.is_finished:
-                finish_reason = "stop"
-        if finish_reason is None and len(row.answer) == request.max_new_tokens:
-            finish_reason = "length"
-        if not new and finish_reason is None:
+        progress = take_tokens(row, index, num_known, decoded)
+        if progress is None:
             return
-        self._progress.append(
-            Progress(
-                row.request_id,
-                tuple(new),
-                tuple(logprobs),
-                self._prompt_logprobs_of(row),
-                finish_reason,
-                stop_token,
-                error,
-            )
-        )
-        if finish_reason is not None:
+        self._num_new_tokens += len(progress.tokens)
+        self._progress.append(progress)
+        if progress.finish_reason is not None:
             self._scheduler.remove(self._rows.pop(row.request_id))
-
-    def _prompt_logprobs_of(self, row: Row) -> tuple[TokenLogprob | None, ...] | None:
-        """With the first progress of a row that asked for them."""
-        if row.request.num_prompt_logprobs is None or row.told_prompt_logprobs:
-            return None
-        row.told_prompt_logprobs = True
-        return tuple(row.prompt_logprobs)
-
-    def _note_prompt_logprobs(
-        self, rows: list[Row], ends: list[int], targets: np.ndarray, scored: PromptLogprobs
-    ) -> None:
-        """Takes over the log-probabilities of a chunk; a row's last columns are its new ones."""
-        for index, (row, end) in enumerate(zip(rows, ends, strict=True)):
-            num_top = row.request.num_prompt_logprobs
-            for column in range(targets.shape[1] - (end - row.num_cached), targets.shape[1]):
-                top = zip(
-                    scored.top_ids[index, column, :num_top].tolist(),
-                    scored.top_logprobs[index, column, :num_top].tolist(),
-                    strict=True,
-                )
-                row.prompt_logprobs.append(
-                    TokenLogprob(
-                        int(targets[index, column]),
-                        float(scored.logprobs[index, column]),
-                        tuple(top),
-                    )
-                )
-
-    def _check(self, request: Request) -> None:
-        """Raises `InputError` for what could never be answered."""
-        settings = self.settings
-        if not 0 <= min(request.prompt) <= max(request.prompt) < self.config.vocab_size:
-            raise InputError(
-                f"the prompt has an id outside the vocabulary of {self.config.vocab_size}: is the "
-                "tokenizer of another model?"
-            )
-        # Guesses are written too, behind the last token.
-        most_tokens = settings.max_length - settings.num_drafts
-        num_tokens = len(request.prompt) + request.max_new_tokens
-        if num_tokens > most_tokens:
-            raise InputError(
-                f"the prompt has {len(request.prompt)} tokens and asks for "
-                f"{request.max_new_tokens} new ones, over the {most_tokens} that a row may "
-                "have: shorten it or ask for fewer"
-            )
-        num_pages = settings.pages_for(num_tokens + settings.num_drafts)
-        if num_pages > settings.num_pages:
-            raise InputError(
-                f"{num_tokens} tokens take {num_pages} pages, and there are {settings.num_pages}: "
-                "ask for fewer tokens, or give the engine more memory"
-            )
-        if len(request.stop_ids) > settings.max_stop_ids:
-            raise InputError(
-                f"{len(request.stop_ids)} stop ids, and the most is {settings.max_stop_ids}"
-            )
-        if request.num_prompt_logprobs is not None and not settings.prompt_logprobs:
-            raise InputError("log-probabilities of prompts are not among the engine's programs")
-        self._executables.decode_key(1, [mode_of(request)], token_by_token=False)
-
-
-def _token_logprob(index: int, place: int, decoded: Decoded, num_top: int) -> TokenLogprob:
-    """Of the token of row `index` at `place`."""
-    ids = decoded.top_ids[index, place, :num_top].tolist()
-    logprobs = decoded.top_logprobs[index, place, :num_top].tolist()
-    return TokenLogprob(
-        int(decoded.tokens[index, place]),
-        float(decoded.logprobs[index, place]),
-        tuple(zip(ids, logprobs, strict=True)),
-    )

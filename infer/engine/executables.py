@@ -6,66 +6,30 @@ every device, so that each process of a pod can make it and read it.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from infer.engine.arguments import empty_decode_rows, empty_prefill_rows
 from infer.engine.decode_program import decode
-from infer.engine.decode_rows import NO_TOKEN, DecodeRows
+from infer.engine.executable_keys import DecodeKey, ExecutableKey, PrefillKey
 from infer.engine.prefill_program import prefill, score
 from infer.engine.settings import EngineSettings
 from infer.engine.weights import Pools, Weights
 from infer.sampling import (
-    GREEDY,
     MAX_LOGPROBS,
     SamplingMode,
-    count_rows,
-    full_mask,
-    stack_sampling,
 )
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
-from llama_jax.model import Operators, RowPages
+from llama_jax.model import Operators
 from sharding.placement import on_mesh, replicated
 from sharding.rules import SERVING
-
-NO_PAGE = -1
-
-
-@dataclass(frozen=True)
-class PrefillKey:
-    """A chunk of this length, with log-probabilities of the prompt or without."""
-
-    length: int
-    scored: bool
-
-    def __str__(self) -> str:
-        return f"{'score' if self.scored else 'prefill'} of {self.length}"
-
-
-@dataclass(frozen=True)
-class DecodeKey:
-    """So many rows, what is computed to choose their tokens, and whether they are guessed."""
-
-    num_rows: int
-    mode: SamplingMode
-    speculates: bool = False
-
-    def __str__(self) -> str:
-        parts = dataclasses.asdict(self.mode)
-        computed = [name for name, value in parts.items() if value not in (False, None)]
-        guessed = ", speculative" if self.speculates else ""
-        return f"decode of {self.num_rows}: {', '.join(computed) or 'greedy'}{guessed}"
-
-
-ExecutableKey = PrefillKey | DecodeKey
 
 
 class Executables:
@@ -212,10 +176,8 @@ class Executables:
         if isinstance(key, DecodeKey):
             one = np.int32(1)
             return empty_decode_rows(key, settings, self.vocab_size), one, one
-        num_rows = settings.prefill_tokens // key.length
-        tokens = np.zeros((num_rows, key.length), np.int32)
-        targets = (tokens,) if key.scored else ()
-        return tokens, empty_rows(num_rows, settings), *targets
+        tokens, rows, targets = empty_prefill_rows(key, settings)
+        return (tokens, rows, targets) if key.scored else (tokens, rows)
 
     def _put(self, x: np.ndarray) -> jax.Array:
         """`x` whole on every device; `device_put` would ask the other processes whether they agree,
@@ -230,36 +192,6 @@ class Executables:
         sharding = jax.tree.leaves(self.weights)[0].sharding
         platform = next(iter(sharding.device_set)).platform
         return "cuda" if platform == "gpu" else platform
-
-
-def empty_rows(num_rows: int, settings: EngineSettings) -> RowPages:
-    """Rows that are not in use, as numpy arrays."""
-    zeros = np.zeros(num_rows, np.int32)
-    table = np.full((num_rows, settings.pages_per_row), NO_PAGE, np.int32)
-    return RowPages(table, lengths=zeros.copy(), first_new=zeros.copy())
-
-
-def empty_decode_rows(key: DecodeKey, settings: EngineSettings, vocab_size: int) -> DecodeRows:
-    """Rows that are not in use, as numpy arrays."""
-    num_rows, mode = key.num_rows, key.mode
-    zeros = np.zeros(num_rows, np.int32)
-    num_drafts = settings.num_drafts if key.speculates else 0
-    looks_back = num_drafts and settings.speculation.draft_config is None
-    num_tokens = settings.decode_steps * (1 + num_drafts)
-    none = [()] * num_rows
-    return DecodeRows(
-        page_table=np.full((num_rows, settings.pages_per_row), NO_PAGE, np.int32),
-        tokens=zeros.copy(),
-        lengths=zeros.copy(),
-        limits=zeros.copy(),
-        least=zeros.copy(),
-        stop_ids=np.full((num_rows, settings.max_stop_ids), NO_TOKEN, np.int32),
-        forced=np.full((num_rows, num_tokens), NO_TOKEN, np.int32),
-        sampling=stack_sampling([GREEDY] * num_rows, mode)[0],
-        counts=count_rows(none, none, vocab_size=vocab_size) if mode.penalties else None,
-        mask=np.tile(full_mask(vocab_size), (num_rows, 1)) if mode.mask else None,
-        history=np.zeros((num_rows, settings.max_length), np.int32) if looks_back else None,
-    )
 
 
 def _shapes(tree: Any) -> Any:
