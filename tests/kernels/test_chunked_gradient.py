@@ -16,6 +16,9 @@ from llama_jax.kernels.attention import chunked, reference
 from llama_jax.kernels.attention.mask import IntervalMask, causal_mask, packed_mask
 from llama_jax.model.remat import checkpoint_policy
 
+# Compiling is nearly all of the time of these tests.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BLOCK = 16
 SCALE = 0.3
 

@@ -12,6 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from llama_jax.kernels.matmul import flattened, reference
 
+# Compiling is nearly all of the time of these tests.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 both = pytest.mark.parametrize("matmul", [reference.matmul, flattened.matmul])
 
 
