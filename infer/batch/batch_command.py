@@ -141,6 +141,7 @@ def _open(job: "Job", table: "RowTable", model: str, path: Path, options: "Batch
 def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", *, say, quiet):
     """Loads the model, compiles, and runs; the `JobRun`, the model and the engine."""
     from infer.answers import Answering
+    from infer.batch.job_modes import modes_for
     from infer.batch.job_shape import job_shape, prompt_counter
     from infer.batch.row_request import RowRequests
     from infer.batch.run_job import run_job
@@ -153,6 +154,7 @@ def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", 
         path,
         options.engine,
         prompt_logprobs=bool(table.rows["scores_prompt"].any()),
+        modes=modes_for(table.needs),
         say=say,
     )
     chat_format = prompt_format(loaded, options.format)
