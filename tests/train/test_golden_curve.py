@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,16 @@ def test_the_tiny_run_repeats_its_losses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = export("data/shakespeare").splitlines()
     assert commands[-1] == "llama-jax train tiny_cpu"
+    # As users compile it, and not as the other tests do.
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     for command in [*commands, "llama-jax convert runs/tiny_cpu/weights tiny-hf --to hf"]:
         words = command.split()
         assert words.pop(0) == "llama-jax"
         done = subprocess.run(
-            [sys.executable, "-m", "llama_jax", *words], capture_output=True, text=True
+            [sys.executable, "-m", "llama_jax", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
