@@ -9,9 +9,8 @@ from hypothesis import settings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-# Compiling for the CPU is most of the time of the tests: XLA's other code generator for fusions is
-# four times as fast at it, and one part of a program faster than 32. A later JAX has no choice, and
-# ends the process if it is told to choose.
+# Compiling for the CPU is much of the time of the tests, and XLA's other code generator for fusions
+# is quicker at it. A later JAX has no choice, and ends the process if it is told to choose.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += (
         " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
