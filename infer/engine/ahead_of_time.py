@@ -16,14 +16,16 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh
 
-from infer.engine.executables import ExecutableKey, Executables
+from infer.engine.executable_keys import ExecutableKey
+from infer.engine.executables import Executables
 from infer.engine.settings import EngineSettings
-from infer.engine.weights import Pools, Weights, empty_pools
+from infer.engine.weights import Pools, Weights
 from llama_jax.accelerators import Accelerator
 from llama_jax.checkpoints.quantized_source import abstract_quantized_params
 from llama_jax.config import ModelConfig
 from llama_jax.costs import forward_flops_per_token
 from llama_jax.kernels.select import inference_operators
+from llama_jax.model import init_page_pool
 from llama_jax.quantization.recipes import Recipe
 from sharding.placement import page_shardings, quantized_shardings, unstacked_shardings
 from sharding.sharded_operators import shard_paged_operators
@@ -49,8 +51,10 @@ def abstract_executables(
     """
     device = mesh.devices.flat[0]
     params = abstract_quantized_params(config, recipe, np.dtype(dtype))
-    pages = jax.eval_shape(lambda: empty_pools(config, settings, dtype).model)
     page_dtype = settings.cache_dtype or dtype
+    pages = jax.eval_shape(
+        lambda: init_page_pool(config, settings.num_pages, settings.page_size, page_dtype)
+    )
     of_prompts, of_decoding = (
         shard_paged_operators(operators, mesh)
         for operators in inference_operators(device.platform, device.device_kind)
