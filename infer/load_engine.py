@@ -30,7 +30,8 @@ class EngineOptions:
       dtype: of weights and cache; as stored by default.
       kv_cache_dtype: of keys and values, by default the weights'; int8 and fp8 have a scale for
         each vector.
-      devices: that hold the model together, each a part of every weight.
+      devices: that hold the model together, each a part of every weight; of several processes, all
+        that they have.
       guesses: tokens guessed at each step, at most 16, and checked by the model in one go; 0 for
         none. Answers stay the same.
       draft_model: a smaller model with the same tokenizer that guesses; without one, guesses are
@@ -90,7 +91,7 @@ def load_engine(
     from infer.loaded_model import load_model
 
     path = Path(path)
-    mesh = _mesh(path, options.devices)
+    mesh = serving_mesh(path, options.devices)
     loaded = load_model(path, dtype=options.dtype, mesh=mesh)
     draft_params, speculation = _speculation(loaded, options, mesh)
     gigabytes = options.cache_gigabytes
@@ -118,8 +119,13 @@ def load_engine(
     return loaded, engine
 
 
-def _mesh(path: Path, num_devices: int) -> "Mesh | None":
-    """The devices that hold the model together; None for one."""
+def serving_mesh(path: Path, num_devices: int) -> "Mesh | None":
+    """The devices that hold the model at `path` together; None for one.
+
+    Raises:
+      InputError: there are not so many, the model does not divide among them, or several processes
+        have joined and some device of theirs would be left out.
+    """
     import jax
 
     from llama_jax.checkpoints.formats import open_source
@@ -129,6 +135,11 @@ def _mesh(path: Path, num_devices: int) -> "Mesh | None":
     there = jax.devices()
     if num_devices > len(there):
         raise InputError(f"--devices {num_devices}: there are {len(there)}")
+    if jax.process_count() > 1 and num_devices != len(there):
+        raise InputError(
+            f"--devices {num_devices}: the {jax.process_count()} processes of the job have "
+            f"{len(there)} devices, and each holds a part of the model: give --devices {len(there)}"
+        )
     if num_devices == 1:
         return None
     return make_mesh(serving_mesh_shape(open_source(path).config, num_devices), there[:num_devices])

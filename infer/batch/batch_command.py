@@ -13,6 +13,8 @@ from llama_jax import __version__
 
 if TYPE_CHECKING:
     from infer.batch.job import Job
+    from infer.batch.manifest import Manifest
+    from infer.batch.mesh_peers import MeshPeers
     from infer.batch.options import BatchOptions
     from infer.batch.row_table import RowTable
 
@@ -29,6 +31,9 @@ def batch(
     format: Literal["auto", "chat", "raw"] = "auto",
     engine: EngineFlags = EngineOptions(),  # noqa: B008
     roofline: bool = True,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
     quiet: bool = False,
 ) -> int:
     """Answers every row of a JSONL file, durably: killed at any moment, the same command goes on.
@@ -42,6 +47,11 @@ def batch(
 
     Several processes started with the same command on one file system share the rows. The exit code
     is 1 if rows failed, 143 or 130 if a signal ended the job before its end.
+
+    A model that needs several hosts has a process on each: the same command, --devices the number
+    of all their devices. Each reads INPUT and MODEL; process 0 writes. They find each other by
+    --coordinator, or by what Slurm, Open MPI, Kubernetes or a TPU pod say. Processes with one
+    device each do not look for others.
 
     Example: llama-jax batch llama-8b-instruct questions.jsonl answers.jsonl --max-new-tokens 256
 
@@ -58,11 +68,16 @@ def batch(
         (raw); by default a message if the model is tuned for chat.
       roofline: at the end, say what share of this device's peaks was reached (a CPU is measured
         for it, in about two seconds).
+      coordinator: HOST:PORT of process 0, for clusters that JAX does not know.
+      num_processes: how many hold the model together, with --coordinator.
+      process_id: which of them this is, from 0, with --coordinator.
       quiet: print plain lines of progress and the result only.
     """
     from infer.batch.job import Job
+    from infer.batch.mesh_peers import MeshPeers
     from infer.batch.options import BatchOptions
     from infer.server.serve_command import default_name
+    from sharding.multihost import initialize
 
     options = BatchOptions(
         names=served_model_name or (default_name(model),),
@@ -71,71 +86,92 @@ def batch(
         format=format,
         engine=engine,
     )
+    peers = MeshPeers()
+    # In a cluster too, processes with a device each are engines of their own.
+    if engine.devices > 1 or {coordinator, num_processes, process_id} != {None}:
+        cluster = initialize(coordinator, num_processes, process_id)
+        if peers.count > 1 and not quiet:
+            print(cluster, file=sys.stderr, flush=True)
     job = Job(output, output_errors)
-    job.check_paths(input)
     try:
-        return _run(model, input, job, options, roofline=roofline, quiet=quiet)
+        return _run(model, input, job, options, peers, roofline=roofline, quiet=quiet)
     finally:
         job.close()
 
 
 def _run(
-    model: str, source: Path, job: "Job", options: "BatchOptions", *, roofline: bool, quiet: bool
+    model: str,
+    source: Path,
+    job: "Job",
+    options: "BatchOptions",
+    peers: "MeshPeers",
+    *,
+    roofline: bool,
+    quiet: bool,
 ) -> int:
     """Opens the job, answers what is left of it, and tells; the exit code."""
     from infer.batch.job_report import job_lines, roofline_line, run_line
-    from infer.batch.row_request import default_limit
-    from infer.batch.row_table import scan_rows
+    from infer.batch.open_job import open_job, share_manifest
     from infer.compilation_cache import keep_compiled_programs
-    from llama_jax.checkpoints.formats import open_source
-    from llama_jax.checkpoints.huggingface_repo import resolve_source
+
+    def tell(*lines: str) -> None:
+        if peers.is_first:
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     def say(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     keep_compiled_programs()
-    path = resolve_source(model)
-    context_length = open_source(path).config.context_length
-    limit = default_limit(options.max_new_tokens, context_length)
-    table = scan_rows(source, default_limit=limit)
+    path, table, wanted = peers.together(lambda: _look(model, source, job, options, peers))
     say(f"{source}: {len(table):,} rows, {table.num_bytes:,} bytes")
-    _open(job, table, model, path, options)
+    open_job(job, wanted, peers)
     if job.manifest.finished is not None:
-        print("finished before; nothing is left to do", *job_lines(job), sep="\n", file=sys.stderr)
+        tell("finished before; nothing is left to do", *job_lines(job))
         return int(job.manifest.finished["failed"] > 0)
-    run, loaded, engine = _answer(job, table, path, options, say=say, quiet=quiet)
+    with peers.ended_by_errors():
+        run, loaded, engine = _answer(job, table, path, options, say=say, quiet=quiet)
+    line = run_line(run, num_processes=peers.count)
     if run.exit_code is not None:
-        print(run_line(run), file=sys.stderr)
-        print(
-            "ended by a signal; every finished row is kept: the same command goes on",
-            file=sys.stderr,
-        )
+        tell(line, "ended by a signal; every finished row is kept: the same command goes on")
         return run.exit_code
-    print(*job_lines(job), run_line(run), sep="\n", file=sys.stderr)
-    if roofline and run.work.new_tokens:
-        print(
-            roofline_line(run, loaded, engine, num_devices=options.engine.devices), file=sys.stderr
-        )
+    share_manifest(job, peers)
+    tell(*job_lines(job), line)
+    if roofline and run.work.new_tokens and peers.is_first:
+        tell(roofline_line(run, loaded, engine, num_devices=options.engine.devices))
     return int(job.manifest.finished["failed"] > 0)
 
 
-def _open(job: "Job", table: "RowTable", model: str, path: Path, options: "BatchOptions") -> None:
+def _look(
+    model: str, source: Path, job: "Job", options: "BatchOptions", peers: "MeshPeers"
+) -> "tuple[Path, RowTable, Manifest]":
+    """Where the model is, what the rows are, and which job that makes; nothing is written yet."""
     from infer.batch.fingerprint import model_fingerprint
     from infer.batch.manifest import Manifest
+    from infer.batch.row_request import default_limit
+    from infer.batch.row_table import scan_rows
+    from infer.load_engine import serving_mesh
+    from llama_jax.checkpoints.formats import open_source
+    from llama_jax.checkpoints.huggingface_repo import resolve_source
 
-    job.open(
-        Manifest(
-            input_sha256=table.sha256,
-            input_bytes=table.num_bytes,
-            rows=len(table),
-            model=model,
-            fingerprint=model_fingerprint(path),
-            options=options.of_answers,
-            version=__version__,
-            created=int(time.time()),
-        )
+    if peers.is_first:
+        job.check_paths(source)
+    path = resolve_source(model)
+    limit = default_limit(options.max_new_tokens, open_source(path).config.context_length)
+    table = scan_rows(source, default_limit=limit)
+    if peers.count > 1:
+        serving_mesh(path, options.engine.devices)  # refuses what would leave one of them out
+    wanted = Manifest(
+        input_sha256=table.sha256,
+        input_bytes=table.num_bytes,
+        rows=len(table),
+        model=model,
+        fingerprint=model_fingerprint(path),
+        options=options.of_answers,
+        version=__version__,
+        created=int(time.time()),
     )
+    return path, table, wanted
 
 
 def _answer(job: "Job", table: "RowTable", path: Path, options: "BatchOptions", *, say, quiet):

@@ -19,11 +19,12 @@ def job_lines(job: Job) -> list[str]:
     ]
 
 
-def run_line(run: JobRun) -> str:
-    """Of what this process did."""
+def run_line(run: JobRun, *, num_processes: int = 1) -> str:
+    """Of what this process did, or the processes of its mesh together."""
     work = run.work
+    who = "this process" if num_processes == 1 else f"these {num_processes} processes"
     return (
-        f"this process: {work.rows:,} rows, {work.prompt_tokens:,} tokens in, "
+        f"{who}: {work.rows:,} rows, {work.prompt_tokens:,} tokens in, "
         f"{work.new_tokens:,} out, {run.seconds:.1f} s, "
         f"{work.new_tokens / max(run.seconds, 1e-9):,.1f} tokens/s out"
     )

@@ -42,14 +42,15 @@ class Manifest:
 
     def check_same(self, wanted: "Manifest", place: Path) -> None:
         """Raises `InputError` that says what differs, if `wanted` is another job than this one."""
-        difference = self._difference(wanted)
+        difference = self.difference(wanted)
         if difference is not None:
             raise InputError(
                 f"{place}: is of another job: {difference}; start with the same, or give another "
                 "OUT"
             )
 
-    def _difference(self, wanted: "Manifest") -> str | None:
+    def difference(self, wanted: "Manifest") -> str | None:
+        """In words, where `wanted` is another job; None if it is the same."""
         if self.input_sha256 != wanted.input_sha256:
             return (
                 f"its input had {self.input_bytes:,} bytes and SHA-256 {self.input_sha256[:12]}, "

@@ -23,10 +23,16 @@ class BatchProgress:
       seconds: since it was entered.
     """
 
-    def __init__(self, num_rows: int, *, quiet: bool):
+    def __init__(self, num_rows: int, *, quiet: bool, speaks: bool = True):
+        """
+        Args:
+          quiet: plain lines only.
+          speaks: False in a process of a mesh whose first process speaks for all.
+        """
         self._num_rows = num_rows
+        self._speaks = speaks
         self._bar: Any = None
-        self._draws = not quiet and sys.stderr.isatty()
+        self._draws = speaks and not quiet and sys.stderr.isatty()
         self._pause = _SECONDS_BETWEEN_DRAWINGS if self._draws else _SECONDS_BETWEEN_LINES
         self._start = self._shown = time.monotonic()
         self._share_before: float | None = None
@@ -56,7 +62,7 @@ class BatchProgress:
 
     def failed(self, line: int, reason: str) -> None:
         """A row that cannot be answered; the first is told at once, as all may fail alike."""
-        if self._has_failed:
+        if self._has_failed or not self._speaks:
             return
         self._has_failed = True
         text = f"line {line} failed: {reason} (the first; all go to the file of errors)"

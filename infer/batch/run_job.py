@@ -66,7 +66,7 @@ def run_job(
                 "same rows again"
             )
     writer = PartWriter(job.parts) if peers.is_first else None
-    progress = BatchProgress(len(table), quiet=quiet)
+    progress = BatchProgress(len(table), quiet=quiet, speaks=peers.is_first)
     with StopSignals() as stop, progress:
         runner = BatchRunner(
             table=table,

@@ -65,8 +65,8 @@ def engine_settings(
         where the context allows it.
       cache_dtype: of keys and values; by default the weights' own, and float32 for 16-bit weights
         on a CPU (`quick_page_dtype`).
-      cache_bytes: memory of all devices for pages; by default what is free, and never more than
-        `rows` rows of `max_length` could use.
+      cache_bytes: memory of all devices for pages; by default what is free (asked by all processes
+        that have joined, together), and never more than `rows` rows of `max_length` could use.
       num_devices: that weights and pages are split over.
       speculation, draft_params: how tokens are guessed, and the weights of the model that guesses.
       others: further fields of `EngineSettings`.
@@ -89,7 +89,7 @@ def engine_settings(
         token_bytes += kv_bytes_per_token(speculation.draft_config, cache_dtype)
     page_bytes = page_size * token_bytes
     if cache_bytes is None:
-        cache_bytes = _free_bytes(device, (params, draft_params), num_devices)
+        cache_bytes = _least(_free_bytes(device, (params, draft_params), num_devices))
     num_pages = min(cache_bytes // page_bytes, rows * (max_length // page_size))
     if num_pages * page_size < max_length:
         raise InputError(
@@ -119,6 +119,16 @@ def _row_buckets(rows: int, platform: str) -> tuple[int, ...]:
     # Of one row XLA's CPU backend makes another product, with other bits, and slower in bfloat16.
     rows = max(2, rows)
     return tuple(sorted({max(2, rows // 8), rows}))
+
+
+def _least(num_bytes: int) -> int:
+    """The least of all processes, in whole MiB: the number of pages is part of every program, and
+    all processes of a mesh must have the same programs."""
+    if jax.process_count() == 1:
+        return num_bytes
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.int32(num_bytes >> 20)).min()) << 20
 
 
 def _free_bytes(device: jax.Device, weights: Any, num_devices: int) -> int:
