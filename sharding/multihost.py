@@ -31,6 +31,13 @@ _HINTS = {
     "Kubernetes": "install jax[k8s] and let the pod read its job, or ",
     "Cloud TPU": "set TPU_SKIP_MDS_QUERY=1 on a host alone, without Google's metadata server, or ",
 }
+# How one process is started there.
+_ALONE = {
+    "Open MPI": "start one, with mpirun -n 1",
+    "Slurm": "start one, with srun --ntasks=1",
+    "TPU processes": "start one, without TPU_PROCESS_ADDRESSES",
+    "TPU pod": "take a slice with one host",
+}
 
 
 def initialize(
@@ -89,6 +96,17 @@ def detect_cluster() -> str | None:
         if None not in values and _HAS_PEERS.get(kind, bool)(values[-1]):
             return kind
     return "Cloud TPU" if _metadata_server_knows() else None
+
+
+def check_alone(work: str) -> None:
+    """Raises `InputError` if the environment says for certain that this process is one of several,
+    of which each would do `work` by itself."""
+    kind = detect_cluster()
+    if kind in _HAS_PEERS:
+        raise InputError(
+            f"this is one of several processes ({kind}), and each would {work} by itself: "
+            f"{_ALONE[kind]}"
+        )
 
 
 def _is_over_one(count: str) -> bool:

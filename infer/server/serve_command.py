@@ -33,7 +33,8 @@ def serve(
 
     Everything is compiled before the server listens; then it prints its address. SIGTERM and Ctrl-C
     let the answers that run finish and refuse new ones; once more, and it leaves at once. Clients
-    need a key if there is an --api-key-file or the environment has LLAMA_JAX_API_KEY.
+    need a key if there is an --api-key-file or the environment has LLAMA_JAX_API_KEY. A server is
+    one process on one host; `llama-jax batch` can use several.
 
     Example: llama-jax serve llama-8b-instruct --port 8000 --rows 64
 
@@ -67,7 +68,9 @@ def serve(
     from infer.server.run_server import SIGNALLED, run
     from infer.server.settings import ServerSettings
     from llama_jax.checkpoints.huggingface_repo import resolve_source
+    from sharding.multihost import check_alone
 
+    check_alone("serve a model")
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     log = logging.getLogger("infer.server")
     log.setLevel(logging.WARNING if quiet else logging.INFO)

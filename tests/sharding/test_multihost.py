@@ -38,6 +38,38 @@ def test_a_cluster_is_known_by_its_variables(monkeypatch, variables, found):
     assert detect_cluster() == found
 
 
+@pytest.mark.parametrize(
+    "variables, advice",
+    [
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, "srun --ntasks=1"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "mpirun -n 1"),
+        ({"TPU_PROCESS_ADDRESSES": "a:1,b:1"}, "without TPU_PROCESS_ADDRESSES"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "a slice with one host"),
+    ],
+    ids=str,
+)
+def test_one_of_several_is_told_how_to_be_alone(monkeypatch, variables, advice):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"would work by itself: .*{advice}"):
+        multihost.check_alone("work")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"},
+        {"KUBERNETES_SERVICE_HOST": "x", "JOB_COMPLETION_INDEX": "0"},  # perhaps the only one
+    ],
+    ids=str,
+)
+def test_who_may_be_alone_is_let_be(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    multihost.check_alone("work")
+
+
 def test_a_process_alone_says_so():
     assert initialize().startswith("one process (no cluster found")
 

@@ -125,6 +125,18 @@ def test_bad_arguments_end_in_one_line(chat_checkpoint, capsys, arguments, messa
     assert message in err.splitlines()[-1] and "Traceback" not in err
 
 
+def test_one_of_several_processes_does_not_serve(monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "anything"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: this is one of several processes (Slurm), and each would serve a model by itself: "
+        "start one, with srun --ntasks=1\n"
+    )
+
+
 def test_a_port_that_is_taken_is_told(chat_checkpoint, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(SystemExit):
