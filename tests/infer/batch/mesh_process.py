@@ -1,6 +1,7 @@
 """`python mesh_process.py PORT ID IN OUT`: one of two processes of a mesh, with scripted answers.
 
-Prints the prompts that its engine was given, in their order.
+Prints what both said to each other, what the other's failure became, and the prompts that its
+engine was given, in their order.
 """
 
 import sys
@@ -11,8 +12,10 @@ from scripted_job import SLOTS, ScriptedAnswering, parse
 
 from infer.batch.job import Job
 from infer.batch.manifest import Manifest
+from infer.batch.mesh_peers import MeshPeers
 from infer.batch.row_table import scan_rows
 from infer.batch.run_job import run_job
+from llama_jax.errors import InputError
 
 port, number, source, output = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", 2, int(number))
@@ -27,4 +30,17 @@ answering = ScriptedAnswering()
 run = run_job(
     job, table, answering=answering, parse=parse, slots=SLOTS, say=lambda line: None, quiet=True
 )
+peers = MeshPeers()
+print(peers.gather("é" * 3 * jax.process_index()), peers.together(lambda: "done"))
+
+
+def fail_in_one():
+    if jax.process_index() == 1:
+        raise OSError("no space left")
+
+
+try:
+    peers.together(fail_in_one)
+except (InputError, OSError) as error:
+    print(type(error).__name__, error)
 print(run.exit_code, *answering.added)

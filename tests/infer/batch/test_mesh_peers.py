@@ -5,7 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from infer.batch.mesh_peers import MeshPeers
 
@@ -14,10 +17,17 @@ from .scripted_job import run_scripted
 ROOT = Path(__file__).parents[3]
 
 
+def failing(error):
+    raise error
+
+
 def test_a_process_alone_agrees_with_itself():
     peers = MeshPeers()
     assert peers.is_first
     assert peers.agree([3, 2**40], most=1) == [3, 2**40]
+    assert peers.gather("é") == ["é"] and peers.together(lambda: 5) == 5
+    with pytest.raises(OSError, match="^no space$"):
+        peers.together(partial(failing, OSError("no space")))
 
 
 def test_both_processes_give_their_engine_the_same_rows(tmp_path):
@@ -47,7 +57,13 @@ def test_both_processes_give_their_engine_the_same_rows(tmp_path):
             process.kill()
             process.communicate()
     assert [process.returncode for process in processes] == [0, 0], said
-    first, second = (out.splitlines()[-1].split() for out, _ in said)
+    outs = [out.splitlines()[-3:] for out, _ in said]
+    assert outs[0][0] == outs[1][0] == "['', 'ééé'] done"
+    assert [lines[1] for lines in outs] == [
+        "InputError process 1 cannot begin: no space left",
+        "OSError no space left",
+    ]
+    first, second = (lines[-1].split() for lines in outs)
     assert first == second and first[0] == "None" and len(first) == 61
     assert output.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
     assert len(list(tmp_path.glob("OUT.jsonl.parts"))) == 0
