@@ -71,7 +71,8 @@ def test_a_full_queue_refuses_and_holds_nothing_back(serve_script, wait_until):
     server = serve_script(rows=1, max_queue=1)
     server.answering.may_step.clear()
     running = [ask_in_thread(server) for _ in range(2)]
-    wait_until(lambda: len(server.answering.left) == 2)
+    # The engine is held up in a step and may not have seen the second; the door has.
+    wait_until(lambda: server.listener._work.admission.unfinished == 2)
     status, headers, body = ask(server)
     assert status == 429 and int(headers["retry-after"]) >= 1
     assert body["error"]["code"] == "queue_full" and body["error"]["type"] == "rate_limit_error"
