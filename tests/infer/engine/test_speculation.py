@@ -44,6 +44,7 @@ def first_layer():
 
 
 def requests(seed=0):
+    """Answers several times as long as a call may write: in 28 pages, rows lose theirs."""
     sampling = (
         SamplingParameters(0.0),
         SamplingParameters(1.0, seed=seed),
@@ -51,7 +52,7 @@ def requests(seed=0):
         SamplingParameters(0.8, top_k=5, seed=seed + 2),
     )
     return [
-        ask(prompt, 20 + i, row, num_logprobs=1, min_new_tokens=3, stop_ids=frozenset({5, 9}))
+        ask(prompt, 60 + i, row, num_logprobs=1, min_new_tokens=3, stop_ids=frozenset({5, 9}))
         for i, (prompt, row) in enumerate(zip(PROMPTS, sampling, strict=True))
     ]
 
@@ -69,6 +70,7 @@ def test_looking_back_changes_no_bit(plainly, num_pages):
     )
     engine = compiled_engine(settings)
     assert [bits(engine, requests(seed)) for seed in range(3)] == plainly
+    assert (engine.usage().preemptions > 0) == (num_pages == 28)
 
 
 @pytest.mark.parametrize("num_pages", [160, 28])
