@@ -5,17 +5,14 @@ that ends early, is always an error: what was cut off is not known. A damaged re
 file is told to the caller, who stops or leaves it out.
 """
 
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from llama_jax.errors import InputError
+from train.data.compressed_file import damage_named, decompressed
+from train.data.json_lines import JsonLines
 from train.data.work_units import Piece, parquet_file
-from train.data.zstd_file import ZstdFile
 
 _PARQUET_BATCH_ROWS = 1000
 
@@ -54,45 +51,19 @@ def _text(piece: Piece) -> Iterator[Record]:
 
 
 def _chunks(raw: BinaryIO, piece: Piece) -> Iterator[bytes]:
-    with _damage_named(piece):
-        file = _decompressed(raw, piece)
+    with damage_named(piece.file):
+        file = decompressed(raw, piece.file)
         while chunk := file.read(1 << 20):
             yield chunk
 
 
 def _jsonl(piece: Piece, text_field: str) -> Iterator[Record]:
-    path = piece.file.path
-    lines_before: int | None = None
-    with open(path, "rb") as raw:
-        for number, (line, num_bytes) in enumerate(_lines(raw, piece), 1):
-            if not line.strip():
-                continue
-            try:
-                yield Record(_text_of_line(line, text_field), "", num_bytes)
-            except ValueError as error:
-                if lines_before is None:
-                    lines_before = _count_lines(path, piece.start)
-                yield Record(None, f"{path}: line {lines_before + number}: {error}", num_bytes)
-
-
-def _lines(raw: BinaryIO, piece: Piece) -> Iterator[tuple[bytes, int]]:
-    """The lines that begin in the piece, and how many bytes of the file each took."""
-    if piece.stop is not None:
-        begin = piece.start
-        if begin:
-            raw.seek(begin - 1)
-            begin += len(raw.readline()) - 1  # the line that began before
-        while begin < piece.stop and (line := raw.readline()):
-            begin += len(line)
-            yield (line.removeprefix(b"\xef\xbb\xbf") if begin == len(line) else line), len(line)
-        return
-    begin, is_first = 0, True
-    with _damage_named(piece):
-        file = io.BufferedReader(_decompressed(raw, piece), 1 << 20)
-        while line := file.readline():
-            position = raw.tell()
-            yield (line.removeprefix(b"\xef\xbb\xbf") if is_first else line), position - begin
-            begin, is_first = position, False
+    lines = JsonLines(piece)
+    for line in lines:
+        try:
+            yield Record(_text_of_line(line.text, text_field), "", line.num_bytes)
+        except ValueError as error:
+            yield Record(None, f"{lines.place(line)}: {error}", line.num_bytes)
 
 
 def _text_of_line(line: bytes, text_field: str) -> str:
@@ -122,17 +93,6 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _count_lines(path: str, num_bytes: int) -> int:
-    """Lines that begin before byte `num_bytes`, and not at it."""
-    count, last = 0, b""
-    with open(path, "rb") as file:
-        while num_bytes and (chunk := file.read(min(num_bytes, 1 << 20))):
-            count += chunk.count(b"\n")
-            num_bytes -= len(chunk)
-            last = chunk
-    return count + (last[-1:] not in (b"", b"\n"))
-
-
 def _parquet(piece: Piece, text_field: str) -> Iterator[Record]:
     import pyarrow
 
@@ -158,23 +118,4 @@ def _parquet(piece: Piece, text_field: str) -> Iterator[Record]:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: damaged after row {number} ({reason}); fetch it again"
-        ) from error
-
-
-def _decompressed(raw: BinaryIO, piece: Piece) -> Any:
-    if piece.file.compression and not piece.file.num_bytes:
-        raise EOFError("the file is empty")  # gzip would take it for an empty text
-    if piece.file.compression == "gz":
-        return gzip.GzipFile(fileobj=raw)
-    return ZstdFile(raw) if piece.file.compression == "zst" else raw
-
-
-@contextmanager
-def _damage_named(piece: Piece) -> Iterator[None]:
-    """Turns what decompressors raise into an `InputError` that names the file."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{piece.file.path}: damaged or cut off ({error}); fetch it again"
         ) from error

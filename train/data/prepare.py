@@ -31,15 +31,9 @@ from train.data.row import token_dtype
 from train.data.shard_writer import shard_name, write_shard
 from train.data.staging import Staging, discard, staging_folder
 from train.data.token_stream import TokenStream
-from train.data.tokenized_unit import (
-    TokenizeSettings,
-    UnitCounts,
-    UnitTokenizer,
-    add_counts,
-    check_complaint,
-    finished_unit,
-)
-from train.data.work_units import Unit, plan_units
+from train.data.tokenized_unit import TokenizeSettings, UnitTokenizer, add_counts, finished_unit
+from train.data.unit_files import make_units
+from train.data.work_units import plan_units
 from train.data.workers import Report, run_all
 
 # A shard of 32-bit tokens has 256 MiB before compression.
@@ -125,7 +119,14 @@ def prepare(
             min_tokens=min_tokens,
             max_tokens=max_tokens,
         )
-        units_counts = _tokenize(settings, units, workers=workers, quiet=quiet)
+        units_counts = make_units(
+            partial(UnitTokenizer, settings),
+            units,
+            partial(finished_unit, staging.units),
+            on_error=on_error,
+            workers=workers,
+            quiet=quiet,
+        )
         counts = add_counts(units_counts)
         if counts.num_tokens < 2:
             staging.discard()
@@ -172,23 +173,6 @@ def _finished(
     if is_same and folder.is_dir() and not (folder / "data").is_dir():
         discard(folder)  # interrupted while it was removed
     return manifest if is_same else None
-
-
-def _tokenize(
-    settings: TokenizeSettings, units: Sequence[Unit], *, workers: int, quiet: bool
-) -> list[UnitCounts]:
-    """Makes the units that are not finished; the counts of all."""
-    finished = {number: finished_unit(settings.folder, number) for number in range(len(units))}
-    for unit in finished.values():
-        if unit is not None and unit.complaints:  # an earlier run skipped what this one may not
-            check_complaint(unit.complaints[0], on_error=settings.on_error)
-    missing = [(number, units[number]) for number, unit in finished.items() if unit is None]
-    num_bytes = sum(piece.num_bytes for _, unit in missing for piece in unit)
-    with prepare_progress("tokenising", num_bytes, quiet=quiet) as report:
-        workers = max(min(workers, len(missing)), 1)
-        task = partial(UnitTokenizer, settings)
-        finished |= dict(run_all(task, missing, workers=workers, report=report))
-    return [finished[number] for number in range(len(units))]
 
 
 @dataclass

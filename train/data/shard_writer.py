@@ -32,6 +32,11 @@ def is_shard_name(name: str) -> bool:
 
 
 def write_shard(path: Path, rows: Iterable[PackedTokens], *, vocab_size: int) -> Shard:
+    """Writes a shard of text rows, as `write_records` does."""
+    return write_records(path, (encode_row(row, vocab_size=vocab_size) for row in rows))
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> Shard:
     """Writes an ArrayRecord file, which appears under its name only when it is whole.
 
     Raises `InputError` if it cannot be written, for example because the disk is full.
@@ -42,8 +47,8 @@ def write_shard(path: Path, rows: Iterable[PackedTokens], *, vocab_size: int) ->
     num_rows = 0
     try:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
-        for row in rows:
-            writer.write(encode_row(row, vocab_size=vocab_size))
+        for record in records:
+            writer.write(record)
             num_rows += 1
         writer.close()
     except RuntimeError as error:  # the only one that array_record raises

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.tokenized_unit import unit_path
+from train.data.unit_files import unit_path
 
 
 class TokenStream:

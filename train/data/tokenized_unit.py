@@ -7,8 +7,7 @@ unit-000012.json     the counts
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +15,14 @@ import numpy as np
 
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import load_tokenizer
-from train.data.atomic_file import publish, written
 from train.data.document_boundary import DocumentBoundary
 from train.data.documents import Record, read_documents
 from train.data.row import token_dtype
+from train.data.unit_files import MAX_COMPLAINTS, UnitFiles, check_complaint, unit_path
 from train.data.work_units import Unit
+from train.data.workers import Report
 
-_MAX_COMPLAINTS = 10
 _RECORDS_BETWEEN_REPORTS = 100
-
-# Called with the bytes read and the documents and tokens made since the last call.
-Report = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,6 @@ class TokenizeSettings:
         return fits and num_tokens >= self.min_tokens
 
 
-def unit_path(folder: str | Path, number: int, ending: str) -> Path:
-    """One of the three files of unit `number`."""
-    return Path(folder) / f"unit-{number:06d}.{ending}"
-
-
 def finished_unit(folder: str | Path, number: int) -> UnitCounts | None:
     """The counts of a unit that is whole, or None."""
     path = unit_path(folder, number, "json")
@@ -94,7 +85,7 @@ def add_counts(units: Sequence[UnitCounts]) -> UnitCounts:
     names = (field.name for field in dataclasses.fields(UnitCounts) if field.name != "complaints")
     return UnitCounts(
         **{name: sum(getattr(unit, name) for unit in units) for name in names},
-        complaints=complaints[:_MAX_COMPLAINTS],
+        complaints=complaints[:MAX_COMPLAINTS],
     )
 
 
@@ -116,7 +107,8 @@ class UnitTokenizer:
         complaints: list[str] = []
         num_empty = num_skipped = num_other_lengths = 0
         waiting = num_bytes = num_tokens = 0
-        with written(self._temporary(number, "tokens")) as file:
+        files = UnitFiles(self._settings.folder, number)
+        with files.written("tokens") as file:
             for piece in unit:
                 for record in read_documents(piece, text_field=self._settings.text_field):
                     num_bytes += record.num_bytes
@@ -124,7 +116,7 @@ class UnitTokenizer:
                     ids, complaint = self._tokens(record, piece.file.path)
                     if complaint:
                         num_skipped += 1
-                        complaints = [*complaints, complaint][:_MAX_COMPLAINTS]
+                        complaints = [*complaints, complaint][:MAX_COMPLAINTS]
                         check_complaint(complaint, on_error=self._settings.on_error)
                     elif not record.text:
                         num_empty += 1
@@ -146,14 +138,11 @@ class UnitTokenizer:
             num_other_lengths=num_other_lengths,
             complaints=tuple(complaints),
         )
-        with written(self._temporary(number, "lengths")) as file:
+        with files.written("lengths") as file:
             file.write(np.array(lengths, "<u8").tobytes())
-        with written(self._temporary(number, "json")) as file:
+        with files.written("json") as file:
             file.write(json.dumps(dataclasses.asdict(counts)).encode())
-        for ending in ("tokens", "lengths", "json"):
-            publish(
-                self._temporary(number, ending), unit_path(self._settings.folder, number, ending)
-            )
+        files.publish()
         return number, counts
 
     def _tokens(self, record: Record, path: str) -> tuple[np.ndarray, str]:
@@ -169,13 +158,3 @@ class UnitTokenizer:
         before = [] if bos_id is None else [bos_id]
         after = [] if eos_id is None else [eos_id]
         return np.array([*before, *ids, *after], self._dtype), ""
-
-    def _temporary(self, number: int, ending: str) -> Path:
-        path = unit_path(self._settings.folder, number, ending)
-        return path.with_name(f"{path.name}.{os.getpid()}.tmp")
-
-
-def check_complaint(complaint: str, *, on_error: str) -> None:
-    """Raises `InputError` for a damaged record, unless they are to be skipped."""
-    if on_error == "stop":
-        raise InputError(f"{complaint}; put it right, or leave such records out: --on-error skip")

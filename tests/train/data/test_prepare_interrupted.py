@@ -33,7 +33,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     options = {"tokenizer": tokenizer, "row_length": 32, "workers": 1}
     prepare([str(long_corpus)], output=tmp_path / "whole", **options)
     # Without the pauses a unit is done before anyone can kill it.
-    slow = "import train.data.tokenized_unit as t; import time; old = t.publish; "
+    slow = "import train.data.unit_files as t; import time; old = t.publish; "
     slow += "t.publish = lambda *paths: (time.sleep(0.02), old(*paths))"
     arguments = (str(long_corpus), "--tokenizer", str(tokenizer), "--row-length", "32")
     arguments += ("--workers", "1", "--output", str(tmp_path / "data"))
@@ -69,7 +69,7 @@ def test_workers_end_with_a_killed_main_process(long_corpus, tokenizer, tmp_path
         + "elif __name__ == '__mp_main__':\n"
         + "    import os, pathlib, time\n"
         + f"    pathlib.Path({str(marks)!r}, str(os.getpid())).touch()\n"
-        + "    import train.data.tokenized_unit as t\n"
+        + "    import train.data.unit_files as t\n"
         + "    old = t.publish\n"
         + "    t.publish = lambda *paths: (time.sleep(0.2), old(*paths))\n"
     )
@@ -106,7 +106,7 @@ def test_a_killed_worker_is_one_line_and_the_work_can_go_on(long_corpus, tokeniz
         source
         + "elif __name__ == '__mp_main__':\n"
         + "    import os, signal\n"
-        + "    import train.data.tokenized_unit as t\n"
+        + "    import train.data.unit_files as t\n"
         + "    t.publish = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     run = subprocess.run(program, capture_output=True, text=True)
