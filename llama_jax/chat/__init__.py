@@ -4,6 +4,7 @@
 """
 
 from llama_jax.chat.chat_format import chat_format_for, read_chat_template
+from llama_jax.chat.chat_format_hash import chat_format_hash
 from llama_jax.chat.interface import ChatFormat, FormattedDialog
 from llama_jax.chat.llama31_format import Llama31Format
 from llama_jax.chat.llama31_template import LLAMA_31_TEMPLATE
@@ -19,6 +20,7 @@ __all__ = [
     "Message",
     "ToolCall",
     "chat_format_for",
+    "chat_format_hash",
     "message_to_dict",
     "messages_from_dicts",
     "parse_tool_calls",

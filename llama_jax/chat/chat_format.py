@@ -9,6 +9,8 @@ Templates are looked for where transformers looks: `chat_template.jinja` (and ot
 `additional_chat_templates/`), else `chat_template` in `tokenizer_config.json`, one or several.
 """
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,7 @@ def chat_format_for(
     tokenizer: Tokenizer,
     *,
     name: Literal["auto", "llama31", "template"] = "auto",
+    now: Callable[[], datetime] = datetime.now,
 ) -> ChatFormat | None:
     """The chat format of a checkpoint; its attribute `name` says which it is. None: a base model.
 
@@ -43,6 +46,7 @@ def chat_format_for(
       checkpoint_folder: where the tokenizer's files lie.
       tokenizer: the checkpoint's.
       name: `llama31` or `template` insists on one, and then the answer is never None.
+      now: tells the time to templates that ask for it.
 
     Raises:
       InputError: the checkpoint does not have what the format asked for needs, or a file of it
@@ -58,7 +62,7 @@ def chat_format_for(
         from llama_jax.chat.template import TemplateFormat
 
         variables = _token_variables(folder)
-        return TemplateFormat(template, tokenizer, variables=variables, place=place)
+        return TemplateFormat(template, tokenizer, variables=variables, place=place, now=now)
     if name == "template":
         raise InputError(
             f"{folder}: has no chat template (no chat_template.jinja, and no chat_template in "

@@ -60,3 +60,8 @@ class ChatFormat(Protocol):
         """Tokens of `format_dialog` with the generation prompt, for answering: no loss mask is
         made, so templates that rewrite earlier turns, which have none, work too."""
         ...
+
+    def definition(self) -> Mapping[str, Any]:
+        """All that decides the tokens of a dialog besides the tokenizer, as a JSON object: what
+        `chat_format_hash` hashes."""
+        ...

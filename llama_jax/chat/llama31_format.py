@@ -131,6 +131,16 @@ class Llama31Format:
         content, calls = parse_tool_calls(text, python_tag=python_tag)
         return Message("assistant", content, calls, stop_reason)
 
+    def definition(self) -> dict[str, Any]:
+        """The arguments; the format itself has a name."""
+        return {
+            "name": self.name,
+            "tool_prompt_format": self._tool_prompt_format,
+            "builtin_tools": list(self._builtin_tools),
+            "today": self._today,
+            "python_tag_before_builtin_calls": self._python_tag_before_builtin_calls,
+        }
+
     def _header(self, role: str) -> list[int]:
         special = self._tokenizer.special_tokens
         return [

@@ -52,8 +52,9 @@ class TemplateFormat:
         if "default" not in sources:
             names = ", ".join(sorted(sources)) or "none"
             raise InputError(f"{place}: has no template called default, only: {names}")
+        self._sources, self._variables = sources, dict(variables or {})
         self._programs = {
-            name: TemplateProgram(source, tokenizer.special_tokens, variables or {}, place)
+            name: TemplateProgram(source, tokenizer.special_tokens, self._variables, place)
             for name, source in sources.items()
         }
         self._tokenizer = tokenizer
@@ -98,6 +99,10 @@ class TemplateFormat:
     ) -> str:
         """The text that the template writes, special tokens as text."""
         return self._dialog(messages, tools, documents).rendering(add_generation_prompt).text
+
+    def definition(self) -> dict[str, Any]:
+        """The templates and what they see; not the time, which is the caller's."""
+        return {"name": self.name, "templates": self._sources, "variables": self._variables}
 
     def _dialog(
         self,
