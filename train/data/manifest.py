@@ -1,9 +1,11 @@
 """What a prepared data set is: `manifest.json`, written last, so that a folder with it is whole."""
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
@@ -11,14 +13,26 @@ from llama_jax.json_file import read_json
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
 
+# What the rows of a data set are: `text` is a corpus (row.py), the others are examples.
+RowKind = Literal["text", "dialogs", "pairs", "groups"]
+# Kind -> the command that makes it.
+PREPARE_COMMANDS = {
+    "text": "data prepare",
+    "dialogs": "data dialogs",
+    "pairs": "data preferences --for dpo",
+    "groups": "data preferences --for reward",
+}
+
 
 @dataclass(frozen=True)
 class Shard:
-    """One ArrayRecord file: its name in the folder, how many rows it has, its size."""
+    """One ArrayRecord file: its name in the folder, how many rows it has, its size; of examples
+    also its SHA-256, by which what is computed of its rows knows them."""
 
     name: str
     num_rows: int
     num_bytes: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,14 +44,45 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
+class ExamplesInfo:
+    """What rows of examples have, and a corpus has not.
+
+    Attributes:
+      kind: `dialogs`, `pairs` or `groups`.
+      chat_format: `llama31` or `template`.
+      chat_format_sha256: `llama_jax.chat.chat_format_hash` of it.
+      today: the date that it may write, or None.
+      slots: pairs (P) or answers (E) that a row has static room for; of dialogs 0.
+      num_targets: tokens that count when they are the target; of pairs, in the likelihood.
+      fill_rate: share of the rows' room that holds tokens.
+      count_end_of_turn: whether a pair compares the tokens that end the turns too.
+      seed: of the order of the answers of a group.
+      ignored: fields that were in lines and not read.
+      dropped: reason -> lines left out for it.
+    """
+
+    kind: RowKind
+    chat_format: str
+    chat_format_sha256: str
+    today: str | None
+    slots: int
+    num_targets: int
+    fill_rate: float
+    count_end_of_turn: bool
+    seed: int
+    ignored: tuple[str, ...]
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Attributes:
     tokenizer_sha256: `llama_jax.tokenizers.tokenizer_hash` of the tokenizer.
     vocab_size: every token id is less.
     row_length: T, the tokens that a row predicts.
     num_rows: of all shards.
-    num_tokens: of all documents, with those that begin and end them.
-    num_documents: with at least one character, and of a length that was asked for.
+    num_tokens: of all documents, with those that begin and end them; or of all examples.
+    num_documents: with at least one character, and of a length that was asked for; or examples.
     num_empty: texts without a character, left out.
     num_skipped: damaged records, left out because `--on-error skip` said so.
     bos_id, eos_id: the tokens that begin and end every document, or None.
@@ -48,6 +93,7 @@ class Manifest:
     min_tokens, max_tokens: documents with fewer or with more tokens, those that begin and end them
       included, were left out; a max_tokens of None leaves out none.
     num_other_lengths: how many those were.
+    examples: what there is to know of rows of examples; None of text.
     """
 
     tokenizer_sha256: str
@@ -67,7 +113,24 @@ class Manifest:
     min_tokens: int = 0
     max_tokens: int | None = None
     num_other_lengths: int = 0
+    examples: ExamplesInfo | None = None
     format_version: int = FORMAT_VERSION
+
+    @property
+    def kind(self) -> RowKind:
+        """What its rows are."""
+        return "text" if self.examples is None else self.examples.kind
+
+    @property
+    def slots(self) -> int:
+        """Pairs or answers that a row has room for."""
+        return 0 if self.examples is None else self.examples.slots
+
+    def data_hash(self) -> str:
+        """SHA-256 of the rows of examples, wherever they lie: equal if all arrays are."""
+        same = [self.kind, self.row_length, self.vocab_size, self.slots]
+        same += [[shard.num_rows, shard.sha256] for shard in self.shards]
+        return hashlib.sha256(json.dumps(same).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The object in the file."""
@@ -93,10 +156,13 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
         sources = tuple(SourceFile(**source) for source in fields.pop("sources"))
-        manifest = Manifest(**fields, shards=shards, sources=sources)
+        if (examples := fields.pop("examples", None)) is not None:
+            examples = ExamplesInfo(**{**examples, "ignored": tuple(examples["ignored"])})
+        manifest = Manifest(**fields, shards=shards, sources=sources, examples=examples)
         is_sound = manifest.num_rows == sum(shard.num_rows for shard in shards) > 0
         is_sound &= manifest.row_length > 0 < manifest.vocab_size
         is_sound &= all(Path(shard.name).name == shard.name for shard in shards)
+        is_sound &= manifest.kind in PREPARE_COMMANDS and manifest.slots >= 0
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); prepare the data again") from error
     if not is_sound:

@@ -31,6 +31,18 @@ class Row(NamedTuple):
     tokens: np.ndarray
     segment_ids: np.ndarray
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a batch has of it, `[T]` each: `tokens`, `targets`, `segment_ids` int32 and
+        `loss_mask` bool. A target counts if it is in the document of its input. Of rows that are
+        stacked, `[..., T + 1]`, it is `[..., T]`."""
+        here, there = self.segment_ids[..., :-1], self.segment_ids[..., 1:]
+        return {
+            "tokens": self.tokens[..., :-1],
+            "targets": self.tokens[..., 1:],
+            "segment_ids": here,
+            "loss_mask": (here == there) & (here != 0),
+        }
+
 
 def token_dtype(vocab_size: int) -> np.dtype:
     """The smaller of uint16 and uint32 that holds the ids of a vocabulary."""
