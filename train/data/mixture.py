@@ -12,13 +12,15 @@ with share w has its place in [floor(k / w), ceil((k + 1) / w)) and the earliest
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from llama_jax.errors import InputError
 from train.config import Source
+from train.data.examples.example_row import ExampleRow
+from train.data.manifest import RowKind
 from train.data.packed_rows import PackedRows
 from train.data.row import Row
 
@@ -32,6 +34,7 @@ class Mixture:
 
     Attributes:
       row_length: tokens that a row predicts.
+      kind: of the rows, the same in all sources.
       vocab_size, tokenizer_sha256: of the tokenizer, the same in all sources.
       sources: name -> its rows.
     """
@@ -43,6 +46,7 @@ class Mixture:
         row_length: int,
         seed: int,
         tokenizer_sha256: str | None = None,
+        reference_sha256: str | None = None,
     ) -> None:
         """Args:
           sources: prepared folders and their weights. Shares with a period of over 100,000 rows are
@@ -51,9 +55,11 @@ class Mixture:
           seed: of the order within each source; 0 <= seed < 2**32.
           tokenizer_sha256: the tokenizer they must have been prepared with; None takes any, so long
             as it is the same for all.
+          reference_sha256: of the model whose log-probabilities rows of pairs are to have; None for
+            none.
 
-        Raises `InputError` if they were not, if weights or names cannot be, or if a source has over
-        2**32 rows.
+        Raises `InputError` if they were not, if weights or names cannot be, if they are not of one
+        kind, or if a source has over 2**32 rows.
         """
         import grain
 
@@ -68,7 +74,12 @@ class Mixture:
         self.row_length = row_length
         self.sources: dict[str, PackedRows] = {}
         for source in sources:
-            rows = PackedRows(source.path, row_length=row_length, tokenizer_sha256=tokenizer_sha256)
+            rows = PackedRows(
+                source.path,
+                row_length=row_length,
+                tokenizer_sha256=tokenizer_sha256,
+                reference_sha256=reference_sha256,
+            )
             if len(rows) > _MAX_ROWS:
                 raise InputError(
                     f"{source.path}: has {len(rows)} rows, and at most {_MAX_ROWS} of a source can "
@@ -77,6 +88,9 @@ class Mixture:
             tokenizer_sha256 = rows.manifest.tokenizer_sha256
             self.sources[source.name] = rows
         self.tokenizer_sha256 = tokenizer_sha256
+        self.kind = _one_kind(sources, self.sources)
+        for rows in self.sources.values():  # every row of a batch has arrays of the same shapes
+            rows.slots = max(other.manifest.slots for other in self.sources.values())
         self.vocab_size = next(iter(self.sources.values())).manifest.vocab_size
         # Grain shuffles epoch e with seed + e; far seeds keep two sources of one length apart.
         seeds = np.random.SeedSequence(seed).generate_state(len(names))
@@ -85,7 +99,7 @@ class Mixture:
             for rows, source_seed in zip(self.sources.values(), seeds, strict=True)
         ]
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Row | ExampleRow:
         """Row `index` of the sequence."""
         source, number = self._place_of(index)
         return self._shuffled[source][number]
@@ -111,6 +125,15 @@ class Mixture:
         period, place = divmod(int(index), len(self._source_at))
         source = int(self._source_at[place])
         return source, period * self._counts[source] + int(self._number_at[place])
+
+
+def _one_kind(sources: Sequence[Source], rows: Mapping[str, PackedRows]) -> RowKind:
+    """Raises `InputError` if the sources are of several kinds."""
+    kinds = {source.name: rows[source.name].manifest.kind for source in sources}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} of {kind}" for name, kind in kinds.items())
+        raise InputError(f"mixture: the sources must be of one kind, and they are {listed}")
+    return kinds[sources[0].name]
 
 
 def spread(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

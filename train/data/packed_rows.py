@@ -11,19 +11,27 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llama_jax.errors import InputError
-from train.data.manifest import Shard, read_manifest
+from train.data.examples.example_record import decode_example
+from train.data.examples.example_row import ExampleRow, PairRow, empty_row, example_row
+from train.data.manifest import PREPARE_COMMANDS, Shard, read_manifest
+from train.data.reference_log_probs import ReferenceLogProbs
 from train.data.row import Row, decode_row
 
 _MAX_OPEN_SHARDS = 256
 
 
 class PackedRows:
-    """A sequence of `Row`s; reading is safe from several threads at once.
+    """A sequence of `Row`s, or of one class of `ExampleRow`s; reading is safe from several threads
+    at once.
 
     Attributes:
       path: the folder.
       manifest: what is in it.
+      slots: pairs or answers that every row has static room for: those of the manifest, or more
+        where other data sets of a mixture need more.
     """
 
     def __init__(
@@ -32,15 +40,20 @@ class PackedRows:
         *,
         row_length: int | None = None,
         tokenizer_sha256: str | None = None,
+        reference_sha256: str | None = None,
     ) -> None:
         """Args:
-          path: folder that `llama-jax data prepare` wrote.
+          path: folder that a command of `llama-jax data` wrote.
           row_length, tokenizer_sha256: what the data must have been prepared with; None takes any.
+          reference_sha256: of the model whose log-probabilities rows of pairs are to have
+            (reference_log_probs.py); None for none.
 
-        Raises `InputError` if it was not, or if a shard is missing or has another size.
+        Raises `InputError` if it was not, if a shard is missing or has another size, or if there
+        are no log-probabilities of the model.
         """
         self.path = Path(path)
         self.manifest = manifest = read_manifest(path)
+        self.slots = manifest.slots
         if row_length is not None and row_length != manifest.row_length:
             raise InputError(
                 f"{path}: has rows of {manifest.row_length} tokens, not of row_length {row_length};"
@@ -64,11 +77,14 @@ class PackedRows:
         counts = (shard.num_rows for shard in manifest.shards)
         self._first_rows = list(itertools.accumulate(counts, initial=0))
         self._open = functools.lru_cache(_MAX_OPEN_SHARDS)(self._open_shard)
+        self._reference: ReferenceLogProbs | None = None
+        if reference_sha256 is not None:
+            self._reference = ReferenceLogProbs(self.path, model_sha256=reference_sha256)
 
     def __len__(self) -> int:
         return self.manifest.num_rows
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Row | ExampleRow:
         """Row `index`. Raises `InputError`, naming shard and row, if its record is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -76,16 +92,39 @@ class PackedRows:
         shard = self.manifest.shards[number]
         row = index - self._first_rows[number]
         try:
-            return decode_row(
-                self._open(shard).read([row])[0],
-                vocab_size=self.manifest.vocab_size,
-                row_length=self.manifest.row_length,
-            )
+            decoded = self._decoded(self._open(shard).read([row])[0])
         except (RuntimeError, ValueError) as error:  # array_record raises only RuntimeError
             raise InputError(
                 f"{self.path / shard.name}: row {row} is damaged ({error}); copy the shard again, "
                 "or prepare the data again"
             ) from error
+        if self._reference is not None and isinstance(decoded, PairRow):
+            values = self._reference.of_row(index, slots=self.slots)
+            return decoded._replace(reference_log_probs=values)
+        return decoded
+
+    def empty_row(self) -> Row | ExampleRow:
+        """A row of the same shapes that counts nothing, to fill up a batch."""
+        manifest = self.manifest
+        if manifest.kind == "text":
+            return Row(*np.zeros((2, manifest.row_length + 1), np.int32))
+        row = empty_row(manifest.kind, row_length=manifest.row_length, slots=self.slots)
+        if self._reference is not None and isinstance(row, PairRow):
+            return row._replace(reference_log_probs=np.zeros((self.slots, 2), np.float32))
+        return row
+
+    def _decoded(self, record: bytes) -> Row | ExampleRow:
+        manifest = self.manifest
+        if manifest.kind == "text":
+            return decode_row(
+                record, vocab_size=manifest.vocab_size, row_length=manifest.row_length
+            )
+        return example_row(
+            decode_example(record, vocab_size=manifest.vocab_size),
+            manifest.kind,
+            row_length=manifest.row_length,
+            slots=self.slots,
+        )
 
     def _open_shard(self, shard: Shard) -> Any:
         from array_record.python.array_record_module import ArrayRecordReader
@@ -96,6 +135,7 @@ class PackedRows:
 
     def _prepare_again(self, options: str) -> str:
         return (
-            f"prepare it again: llama-jax data prepare INPUT --tokenizer TOKENIZER {options} "
+            f"prepare it again: llama-jax {PREPARE_COMMANDS[self.manifest.kind]} INPUT --tokenizer "
+            f"TOKENIZER {options} "
             f"--output {self.path} --overwrite"
         )
