@@ -57,6 +57,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train.data.prepare_command:prepare_command",
         "a text corpus to packed rows of tokens to train on",
     ),
+    "data dialogs": (
+        "train.data.examples.dialogs_command:dialogs_command",
+        "dialogs to packed rows to fine-tune on",
+    ),
+    "data preferences": (
+        "train.data.examples.preferences_command:preferences_command",
+        "compared answers to packed rows for DPO or a reward model",
+    ),
     "generate": (
         "infer.generate_command:generate",
         "continue one or many prompts in a batch",

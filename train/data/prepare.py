@@ -29,7 +29,7 @@ from train.data.packing import count_rows, pack
 from train.data.prepare_progress import prepare_progress
 from train.data.row import token_dtype
 from train.data.shard_writer import shard_name, write_shard
-from train.data.staging import Staging, discard, staging_folder
+from train.data.staging import Staging, discard_leftover
 from train.data.token_stream import TokenStream
 from train.data.tokenized_unit import TokenizeSettings, UnitTokenizer, add_counts, finished_unit
 from train.data.unit_files import make_units
@@ -169,9 +169,8 @@ def _finished(
     manifest = read_manifest(output)
     is_same = manifest.sources == sources and manifest.on_error == on_error
     is_same &= all(getattr(manifest, name) == value for name, value in same.items())
-    folder = staging_folder(output)
-    if is_same and folder.is_dir() and not (folder / "data").is_dir():
-        discard(folder)  # interrupted while it was removed
+    if is_same:
+        discard_leftover(output)
     return manifest if is_same else None
 
 

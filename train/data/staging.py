@@ -75,7 +75,7 @@ class Staging:
 
     def discard(self) -> None:
         """Removes all unfinished work."""
-        discard(self._folder)
+        _discard(self._folder)
 
     def _check_output(self) -> None:
         check_output_folder(self._output)
@@ -134,8 +134,16 @@ def staging_folder(output: Path) -> Path:
     return output.parent / f".{output.name}.preparing"
 
 
-def discard(folder: Path) -> None:
-    """Removes a staging folder: the arguments first, so that what is left after an interruption is
-    not taken for work to go on with."""
+def discard_leftover(output: Path) -> None:
+    """Removes the staging folder of an output that is there, if it was interrupted while it was
+    removed."""
+    folder = staging_folder(output)
+    if folder.is_dir() and not (folder / "data").is_dir():
+        _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    """The arguments go first, so that what is left after an interruption is not taken for work to
+    go on with."""
     (folder / _ARGUMENTS).unlink(missing_ok=True)
     shutil.rmtree(folder)
