@@ -11,11 +11,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from llama_jax.errors import InputError
 from train.data.examples.example_record import decode_example
-from train.data.examples.example_row import ExampleRow, PairRow, empty_row, example_row
+from train.data.examples.example_row import ExampleRow, PairRow, example_row
 from train.data.manifest import PREPARE_COMMANDS, Shard, read_manifest
 from train.data.reference_log_probs import ReferenceLogProbs
 from train.data.row import Row, decode_row
@@ -102,16 +100,6 @@ class PackedRows:
             values = self._reference.of_row(index, slots=self.slots)
             return decoded._replace(reference_log_probs=values)
         return decoded
-
-    def empty_row(self) -> Row | ExampleRow:
-        """A row of the same shapes that counts nothing, to fill up a batch."""
-        manifest = self.manifest
-        if manifest.kind == "text":
-            return Row(*np.zeros((2, manifest.row_length + 1), np.int32))
-        row = empty_row(manifest.kind, row_length=manifest.row_length, slots=self.slots)
-        if self._reference is not None and isinstance(row, PairRow):
-            return row._replace(reference_log_probs=np.zeros((self.slots, 2), np.float32))
-        return row
 
     def _decoded(self, record: bytes) -> Row | ExampleRow:
         manifest = self.manifest

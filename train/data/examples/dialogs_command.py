@@ -5,9 +5,7 @@ from typing import Literal
 import tyro
 
 from train.data.examples.example_maker import ExampleSettings
-from train.data.examples.prepare_examples import prepare_examples
-from train.data.examples.prepare_report import print_report
-from train.disk_space import advising_space
+from train.data.examples.prepare_report import prepare_and_report
 
 
 def dialogs_command(
@@ -57,15 +55,12 @@ def dialogs_command(
         row_length=row_length,
         ignored=tuple(sorted(ignore_fields)),
     )
-    with advising_space(output, goes_on="with what is finished"):
-        manifest, complaints = prepare_examples(
-            inputs,
-            settings,
-            output=output,
-            on_error=on_error,
-            workers=workers,
-            overwrite=overwrite,
-            quiet=quiet,
-        )
-    if not quiet:
-        print_report(output, manifest, complaints)
+    prepare_and_report(
+        inputs,
+        settings,
+        output=output,
+        on_error=on_error,
+        workers=workers,
+        overwrite=overwrite,
+        quiet=quiet,
+    )

@@ -129,14 +129,3 @@ def example_row(row: Example, kind: RowKind, *, row_length: int, slots: int) -> 
     if kind == "pairs":
         return PairRow(tokens, segment_ids, *masks)
     return DialogRow(tokens, segment_ids, *masks)
-
-
-def empty_row(kind: RowKind, *, row_length: int, slots: int) -> ExampleRow:
-    """A row without an example, which counts nothing."""
-    nothing = Example(
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((_MASKS[kind], 0), bool),
-        np.zeros((0, 2), np.int64),
-    )
-    return example_row(nothing, kind, row_length=row_length, slots=slots)

@@ -6,9 +6,7 @@ import tyro
 
 from llama_jax.errors import InputError
 from train.data.examples.example_maker import ExampleSettings
-from train.data.examples.prepare_examples import prepare_examples
-from train.data.examples.prepare_report import print_report
-from train.disk_space import advising_space
+from train.data.examples.prepare_report import prepare_and_report
 
 
 def preferences_command(
@@ -72,15 +70,12 @@ def preferences_command(
         count_end_of_turn=count_end_of_turn,
         seed=seed,
     )
-    with advising_space(output, goes_on="with what is finished"):
-        manifest, complaints = prepare_examples(
-            inputs,
-            settings,
-            output=output,
-            on_error=on_error,
-            workers=workers,
-            overwrite=overwrite,
-            quiet=quiet,
-        )
-    if not quiet:
-        print_report(output, manifest, complaints)
+    prepare_and_report(
+        inputs,
+        settings,
+        output=output,
+        on_error=on_error,
+        workers=workers,
+        overwrite=overwrite,
+        quiet=quiet,
+    )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from train.data.examples.example import NO_ANSWERS, Example, joined
 from train.data.examples.example_packing import Window, best_fit, plan_windows
 from train.data.examples.example_record import decode_example, encode_example
-from train.data.examples.example_row import empty_row, example_row, room
+from train.data.examples.example_row import example_row, room
 
 ROOM = 20
 lengths = st.lists(st.integers(1, ROOM), max_size=60)
@@ -124,24 +124,6 @@ def check_row(row, packed, kind):
     answers = list(zip(*listed, strict=True))
     assert answers[: len(found)] == found
     assert all(answer == (-1, -1, 0) for answer in answers[len(found) :])
-
-
-@pytest.mark.parametrize("kind", ["dialogs", "pairs", "groups"])
-def test_an_empty_row_has_the_same_arrays_and_counts_nothing(kind):
-    arrays = empty_row(kind, row_length=6, slots=2).arrays()
-    assert not any(
-        arrays[name].any() for name in arrays if name not in ("answer_ends", "answer_groups")
-    )
-    masks = 2 if kind == "pairs" else 1
-    answers = np.array([[3, 1], [5, 0]]) if kind == "groups" else NO_ANSWERS
-    masks = np.ones((0 if kind == "groups" else masks, 6), bool)
-    starts = np.array([0, 3] if kind == "pairs" else [0])
-    full = example_row(
-        Example(np.arange(6), starts, masks, answers), kind, row_length=6, slots=2
-    ).arrays()
-    assert [(n, a.shape, a.dtype) for n, a in arrays.items()] == [
-        (n, a.shape, a.dtype) for n, a in full.items()
-    ]
 
 
 GOOD = Example(np.arange(6), np.array([0, 3]), np.ones((2, 6), bool), NO_ANSWERS)
