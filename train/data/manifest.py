@@ -145,7 +145,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         what = "holds no prepared data" if folder.is_dir() else "there is no such folder"
         raise InputError(
             f"{folder}: {what} (no {MANIFEST_FILE}); make it with: "
-            f"llama-jax data prepare INPUT --tokenizer TOKENIZER --row-length N --output {folder}"
+            f"llama-jax data prepare INPUT --tokenizer TOKENIZER --row-length N --output {folder} "
+            "(or data dialogs, or data preferences)"
         )
     fields = read_json(path)
     if fields.get("format_version") != FORMAT_VERSION:
