@@ -1,5 +1,9 @@
 """What counts of a dialog, written down by hand token by token."""
 
+import json
+import shutil
+
+from llama_jax.chat import LLAMA_31_TEMPLATE
 from llama_jax.tokenizers import load_tokenizer
 
 from .lines import assistant, call, definition, maker, system, tool, user
@@ -158,3 +162,24 @@ def test_llama_31s_format_with_a_small_tokenizer(llama):
         *heard("<|start_header_id|>", *a, "<|end_header_id|>", *new_line),
         *said("the", "<|eot_id|>"),
     ]
+
+
+def test_calls_count_in_llama_31s_chat_template(meta, tmp_path):
+    shutil.copy(meta / "tokenizer.model", tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(LLAMA_31_TEMPLATE)
+    bos = {"bos_token": "<|begin_of_text|>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(bos))
+    line = {
+        "messages": [
+            user("Weather?"),
+            assistant("", tool_calls=[call("get_weather", city="Rome")]),
+            tool("sunny"),
+            assistant("Sunny."),
+        ],
+        "tools": [definition("get_weather")],
+    }
+    tokens = labelled(tmp_path, line)
+    counted = "".join(text for text, counts in tokens if counts)
+    assert counted == (
+        '{"name": "get_weather", "parameters": {"city": "Rome"}}<|eot_id|>Sunny.<|eot_id|>'
+    )
