@@ -35,6 +35,7 @@ ARROWS = {
     "llama_jax.model": {"llama_jax.config", "llama_jax.kernels", "llama_jax.quantization"},
     "llama_jax.tokenizers": set(),
     "llama_jax.chat": {"llama_jax.tokenizers"},
+    "llama_jax.safety": {"llama_jax.chat", "llama_jax.tokenizers"},
     "llama_jax.checkpoints": {
         "llama_jax.config", "llama_jax.costs", "llama_jax.kernels", "llama_jax.model",
         "llama_jax.tokenizers", "llama_jax.chat", "llama_jax.quantization",
