@@ -6,12 +6,27 @@ name and of the input, and the date is that of the job's first start.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from infer.answers import AnswerDelta
 from infer.batch.batch_row import CHAT_URL, BatchRow
 from infer.batch.part_file import FinishedRow, json_text
-from infer.protocol import RequestError, error_object_of
+from infer.protocol import ParsedRequest, RequestError, WholeResponse, error_object_of
 from llama_jax.errors import InputError
+
+
+class RowResponse(Protocol):
+    """What collects the answers of one row: `WholeResponse`, or another with these."""
+
+    @property
+    def is_finished(self) -> bool: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+    def add(self, number: int, delta: AnswerDelta) -> None: ...
+
+    def body(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -26,9 +41,10 @@ class RowOutputs:
     input_sha256: str
     created: int
 
-    def response_id(self, row: BatchRow) -> str:
-        """The name of the response inside."""
-        return f"{'chatcmpl' if row.url == CHAT_URL else 'cmpl'}-{self._name(row.custom_id)}"
+    def response(self, row: BatchRow, request: ParsedRequest) -> RowResponse:
+        """What the answers of `row` are collected in."""
+        response_id = f"{'chatcmpl' if row.url == CHAT_URL else 'cmpl'}-{self._name(row.custom_id)}"
+        return WholeResponse(request, response_id=response_id, created=self.created)
 
     def answered(self, row: int, question: BatchRow, body: dict[str, Any]) -> FinishedRow:
         """Row number `row`, from 0, whose response is `body`."""

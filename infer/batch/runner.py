@@ -14,11 +14,11 @@ from infer.batch.batch_row import BatchRow, RowError
 from infer.batch.mesh_peers import MeshPeers
 from infer.batch.part_file import FinishedRow, PartWriter
 from infer.batch.progress import BatchProgress
-from infer.batch.row_output import RowOutputs
+from infer.batch.row_output import RowOutputs, RowResponse
 from infer.batch.row_supply import RowSupply
 from infer.batch.row_table import RowTable
 from infer.batch.stop_signals import StopSignals
-from infer.protocol import ParsedRequest, WholeResponse
+from infer.protocol import ParsedRequest
 from llama_jax.errors import InputError
 
 _SECONDS_TO_WAIT = 0.5  # for other processes, when no row is left for this one
@@ -40,7 +40,7 @@ class _Question:
 
     row: int
     asked: BatchRow
-    response: WholeResponse
+    response: RowResponse
     answer_ids: tuple[int, ...]
     samples: int
 
@@ -120,9 +120,9 @@ class BatchRunner:
                 self.answering.cancel(answer_id)
             self._refuse(row, asked.custom_id, error, is_openai=not asked.is_plain)
             return
-        names = {"response_id": self.outputs.response_id(asked), "created": self.outputs.created}
         samples = sum(answer.n for answer in request.answers)
-        question = _Question(row, asked, WholeResponse(request, **names), tuple(added), samples)
+        response = self.outputs.response(asked, request)
+        question = _Question(row, asked, response, tuple(added), samples)
         self._samples += samples
         for number, answer_id in enumerate(added):
             self._in_hand[answer_id] = question, number

@@ -13,6 +13,7 @@ from scripted_job import SLOTS, ScriptedAnswering, parse
 from infer.batch.job import Job
 from infer.batch.manifest import Manifest
 from infer.batch.mesh_peers import MeshPeers
+from infer.batch.row_output import RowOutputs
 from infer.batch.row_table import scan_rows
 from infer.batch.run_job import run_job
 from llama_jax.errors import InputError
@@ -28,7 +29,14 @@ else:
     job.manifest = wanted
 answering = ScriptedAnswering()
 run = run_job(
-    job, table, answering=answering, parse=parse, slots=SLOTS, say=lambda line: None, quiet=True
+    job,
+    table,
+    answering=answering,
+    parse=parse,
+    outputs=RowOutputs(wanted.input_sha256, wanted.created),
+    slots=SLOTS,
+    say=lambda line: None,
+    quiet=True,
 )
 peers = MeshPeers()
 print(peers.gather("é" * 3 * jax.process_index()), peers.together(lambda: "done"))

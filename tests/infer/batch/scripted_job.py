@@ -19,6 +19,7 @@ from infer.answers import AnswerDelta, AnswerRequest
 from infer.batch.batch_row import BatchRow
 from infer.batch.job import Job
 from infer.batch.manifest import Manifest
+from infer.batch.row_output import RowOutputs
 from infer.batch.row_request import row_seed
 from infer.batch.row_table import scan_rows
 from infer.batch.run_job import JobRun, run_job
@@ -109,7 +110,8 @@ def run_scripted(
     if job.manifest.finished is not None:
         return job, None
     run = run_job(
-        job, table, answering=answering or ScriptedAnswering(pause), parse=parse, slots=SLOTS,
+        job, table, answering=answering or ScriptedAnswering(pause), parse=parse,
+        outputs=RowOutputs(job.manifest.input_sha256, job.manifest.created), slots=SLOTS,
         say=lambda line: print(line, file=sys.stderr), quiet=True,
     )  # fmt: skip
     job.close()
