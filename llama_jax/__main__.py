@@ -74,6 +74,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.batch.batch_command:batch",
         "a file of prompts to a file of answers, that survives being killed",
     ),
+    "guard": (
+        "infer.guard.guard_command:guard",
+        "safety verdicts on dialogs, by Llama Guard 3",
+    ),
     "serve": (
         "infer.server.serve_command:serve",
         "an OpenAI-compatible server, with a chat page",

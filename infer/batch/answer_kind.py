@@ -52,7 +52,7 @@ class AnswerKind:
             prompts_are_messages=chat_format is not None,
         )
 
-    def outputs(self, manifest: Manifest, loaded: LoadedModel) -> RowOutputs:
+    def outputs(self, manifest: Manifest, loaded: LoadedModel, engine: Engine) -> RowOutputs:
         return RowOutputs(manifest.input_sha256, manifest.created)
 
     def summary(self, job: Job) -> list[str]:

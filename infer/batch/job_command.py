@@ -155,7 +155,7 @@ def _work(
         table,
         answering=Answering(engine, loaded.tokenizer),
         parse=parse,
-        outputs=kind.outputs(job.manifest, loaded),
+        outputs=kind.outputs(job.manifest, loaded, engine),
         slots=engine.settings.num_rows,
         say=say,
         quiet=quiet,

@@ -44,7 +44,7 @@ class JobKind(Protocol):
         """From a row to what the engine is asked; raises `InputError` for a row that cannot be."""
         ...
 
-    def outputs(self, manifest: "Manifest", loaded: "LoadedModel") -> RowOutputs:
+    def outputs(self, manifest: "Manifest", loaded: "LoadedModel", engine: "Engine") -> RowOutputs:
         """How the end of a row is written."""
         ...
 

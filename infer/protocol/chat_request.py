@@ -74,10 +74,9 @@ def parse_chat(
     if streaming.stream and template.num_prompt_logprobs is not None:
         fields.refuse("prompt_logprobs", "are not streamed; leave stream out")
     fields.refuse_rest(UNSUPPORTED)
+    messages = request_messages(given_messages)
     try:
-        prompt = model.chat_format.encode_prompt(_messages(given_messages), tools=offered.tools)
-    except RequestError:
-        raise
+        prompt = model.chat_format.encode_prompt(messages, tools=offered.tools)
     except InputError as error:
         raise RequestError(f"messages: {error}", param="messages") from error
     answers = with_prompts(
@@ -93,13 +92,18 @@ def parse_chat(
         kind="chat",
         model_name=name,
         answers=answers,
+        messages=tuple(messages),
         stream=streaming.stream,
         include_usage=streaming.include_usage,
     )
 
 
-def _messages(given: Any) -> Sequence[Message]:
-    """The dialog, with what OpenAI's client sends along and says nothing taken away."""
+def request_messages(given: Any) -> Sequence[Message]:
+    """The dialog, with what OpenAI's client sends along and says nothing taken away.
+
+    Raises:
+      RequestError: naming the message and the field.
+    """
     if isinstance(given, list):
         given = [_plain_message(message) for message in given]
     try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from infer.answers import AnswerRequest
+from llama_jax.chat import Message
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ParsedRequest:
       model_name: what the response calls the model.
       answers: one for each prompt; a chat request has one. The choices of a response are the
         samples of the first prompt, then those of the second, and so on.
+      messages: of a chat request, the dialog.
       stream: whether the client wants chunks.
       include_usage: whether the chunks end with one that counts tokens.
       echo: the prompts, if each completion is to begin with its own; else None.
@@ -37,6 +39,7 @@ class ParsedRequest:
     kind: Literal["chat", "completion"]
     model_name: str
     answers: tuple[AnswerRequest, ...]
+    messages: tuple[Message, ...] = ()
     stream: bool = False
     include_usage: bool = False
     echo: tuple[EchoedPrompt, ...] | None = None
