@@ -54,7 +54,7 @@ class HuggingFaceSource:
         plain_fields = {key: value for key, value in fields.items() if key != CONFIG_KEY}
         self.config = config_from_huggingface(plain_fields, file=config_path)
         self.assets = read_assets(self.path, fields)
-        self._files = _open_files(self.path)
+        self._files = open_tensor_files(self.path)
         self.tensors: dict[str, TensorSpec] = {}
         self._names: dict[str, str] = {}
         for tensor in layer_tensors(self.config):
@@ -135,8 +135,9 @@ class HuggingFaceSource:
             )
 
 
-def _open_files(folder: Path) -> dict[str, SafetensorsFile]:
-    """Stored tensor name -> the opened file that has it."""
+def open_tensor_files(folder: Path) -> dict[str, SafetensorsFile]:
+    """Stored tensor name -> the opened file that has it: `model.safetensors`, or a shard that the
+    index names. Raises `InputError` where files are missing, damaged or do not agree."""
     single, index_path = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file() and index_path.is_file():
         raise InputError(f"{folder}: has both {single.name} and {index_path.name}; remove one")
