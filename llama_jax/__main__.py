@@ -78,6 +78,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.guard.guard_command:guard",
         "safety verdicts on dialogs, by Llama Guard 3",
     ),
+    "prompt-guard": (
+        "infer.guard.prompt_guard_command:prompt_guard",
+        "who tries to take the model over, by Prompt Guard",
+    ),
     "serve": (
         "infer.server.serve_command:serve",
         "an OpenAI-compatible server, with a chat page",

@@ -1,8 +1,6 @@
 """Jobs whose rows are dialogs, and are judged: `llama-jax guard`."""
 
 import dataclasses
-import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +16,7 @@ from infer.engine.engine import Engine
 from infer.guard.guard_options import GuardOptions
 from infer.guard.guard_rows import row_messages
 from infer.guard.judge import JUDGING, Judge
+from infer.guard.verdict_counts import verdict_counts
 from infer.load_engine import EngineOptions
 from infer.loaded_model import LoadedModel
 from infer.protocol import ParsedRequest
@@ -66,21 +65,7 @@ class GuardKind:
         return GuardOutputs(manifest.input_sha256, manifest.created, judge)
 
     def summary(self, job: Job) -> list[str]:
-        """How many are unsafe, and of which categories, most first."""
-        counts: Counter[str] = Counter()
-        num_rows = num_unsafe = num_problems = 0
-        with open(job.output, encoding="utf-8") as file:
-            for line in file:
-                fields = json.loads(line)
-                num_rows += 1
-                num_unsafe += fields["verdict"] == "unsafe"
-                num_problems += "problem" in fields
-                counts.update(fields["categories"])
-        codes = ", ".join(f"{code} {count:,}" for code, count in counts.most_common())
-        lines = [f"unsafe: {num_unsafe:,} of {num_rows:,}{f' ({codes})' if codes else ''}"]
-        if num_problems:
-            lines.append(f"no proper verdict, which counts as unsafe: {num_problems:,}")
-        return lines
+        return verdict_counts(job.output, "categories")
 
 
 @dataclass(frozen=True)
