@@ -80,7 +80,7 @@ def load_engine(
 
     Args:
       say: is told which kernels were chosen.
-      settings: further fields of `EngineSettings`.
+      settings: further fields of `EngineSettings`, and `beside` (see `engine_settings`).
 
     Raises:
       InputError: the checkpoint is incomplete or damaged, an option does not suit it, or there is

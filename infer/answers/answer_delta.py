@@ -5,7 +5,7 @@ from typing import Literal
 
 from llama_jax.chat import ToolCall
 
-AnswerFinish = Literal["stop", "length", "tool_calls", "error"]
+AnswerFinish = Literal["stop", "length", "tool_calls", "content_filter", "error"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class AnswerDelta:
         tokens behind the cut of a stop string are in it. vLLM counts so, and so the count never
         exceeds `max_new_tokens`; what the engine computed beyond the stop is not in it.
       finish_reason: None while the sample goes on.
-      stop: what stopped it: a stop string, an id of `stop_ids`; None at the end of text.
+      stop: what stopped it: a stop string, an id of `stop_ids`, categories of a guard that withheld
+        it; None at the end of text.
       error: with the reason `error`, one line.
     """
 

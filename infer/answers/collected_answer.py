@@ -35,3 +35,19 @@ class CollectedAnswer:
         self.finish_reason = delta.finish_reason
         self.stop = delta.stop
         self.error = delta.error
+
+    def as_delta(self, *, answer_id: int, index: int) -> AnswerDelta:
+        """All of it as one delta."""
+        return AnswerDelta(
+            answer_id,
+            index,
+            self.text,
+            tuple(self.tokens),
+            tuple(self.logprobs),
+            prompt_logprobs=self.prompt_logprobs,
+            tool_calls=self.tool_calls,
+            num_new_tokens=self.num_new_tokens,
+            finish_reason=self.finish_reason,
+            stop=self.stop,
+            error=self.error,
+        )

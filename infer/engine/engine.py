@@ -7,6 +7,7 @@ row's seed and position, and what is computed again is computed by the same prog
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -118,6 +119,11 @@ class Engine:
         row = self._rows.pop(request_id, None)
         if row is not None:
             self._scheduler.remove(row)
+
+    @property
+    def arrays(self) -> Any:
+        """All that lies on the devices: weights and pages."""
+        return self._weights, self._pools
 
     @property
     def is_idle(self) -> bool:

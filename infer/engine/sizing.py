@@ -54,6 +54,7 @@ def engine_settings(
     modes: Sequence[SamplingMode] = STANDARD_MODES,
     speculation: Speculation | None = None,
     draft_params: Params | None = None,
+    beside: Any = None,
     **others: Any,
 ) -> EngineSettings:
     """Settings that fit.
@@ -69,6 +70,7 @@ def engine_settings(
         that have joined, together), and never more than `rows` rows of `max_length` could use.
       num_devices: that weights and pages are split over.
       speculation, draft_params: how tokens are guessed, and the weights of the model that guesses.
+      beside: arrays that lie on the same devices, such as those of another engine.
       others: further fields of `EngineSettings`.
 
     Raises:
@@ -89,7 +91,7 @@ def engine_settings(
         token_bytes += kv_bytes_per_token(speculation.draft_config, cache_dtype)
     page_bytes = page_size * token_bytes
     if cache_bytes is None:
-        cache_bytes = _least(_free_bytes(device, (params, draft_params), num_devices))
+        cache_bytes = _least(_free_bytes(device, (params, draft_params, beside), num_devices))
     num_pages = min(cache_bytes // page_bytes, rows * (max_length // page_size))
     if num_pages * page_size < max_length:
         raise InputError(

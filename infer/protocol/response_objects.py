@@ -7,6 +7,9 @@ from typing import Any
 from infer.protocol.parsed_request import ParsedRequest
 from llama_jax.chat import ToolCall
 
+WITHHELD = "The answer was withheld: it was judged unsafe."
+"""The `refusal` of a message whose finish reason is `content_filter`."""
+
 
 def envelope(
     request: ParsedRequest, kind: str, *, response_id: str, created: int

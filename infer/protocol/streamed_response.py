@@ -6,7 +6,13 @@ from infer.answers import AnswerDelta
 from infer.protocol.error_object import error_object
 from infer.protocol.logprob_objects import CompletionLogprobs, chat_logprobs
 from infer.protocol.parsed_request import ParsedRequest
-from infer.protocol.response_objects import choice_index, envelope, tool_call_objects, usage
+from infer.protocol.response_objects import (
+    WITHHELD,
+    choice_index,
+    envelope,
+    tool_call_objects,
+    usage,
+)
 from infer.protocol.whole_response import first_token
 
 
@@ -78,6 +84,8 @@ class StreamedResponse:
         if delta.tool_calls:
             calls = tool_call_objects(delta.tool_calls, response_id=self._response_id, choice=index)
             parts.append({"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]})
+        if delta.finish_reason == "content_filter":
+            parts.append({"refusal": WITHHELD})
         choices = [_chat_choice(index, part) for part in parts]
         if delta.logprobs:
             choices[num_before]["logprobs"] = chat_logprobs(delta.logprobs)

@@ -5,7 +5,13 @@ from typing import Any
 from infer.answers import AnswerDelta, CollectedAnswer, LikelyToken
 from infer.protocol.logprob_objects import CompletionLogprobs, chat_logprobs, prompt_logprobs
 from infer.protocol.parsed_request import ParsedRequest
-from infer.protocol.response_objects import choice_index, envelope, tool_call_objects, usage
+from infer.protocol.response_objects import (
+    WITHHELD,
+    choice_index,
+    envelope,
+    tool_call_objects,
+    usage,
+)
 
 
 class WholeResponse:
@@ -66,11 +72,12 @@ class WholeResponse:
 
     def _chat_choice(self, number: int, index: int, sample: CollectedAnswer) -> dict[str, Any]:
         choice = choice_index(self._request, number, index)
+        is_withheld = sample.finish_reason == "content_filter"
         message: dict[str, Any] = {
             "role": "assistant",
-            # A message that only calls tools has no content.
-            "content": None if sample.tool_calls and not sample.text else sample.text,
-            "refusal": None,
+            # A message that only calls tools has no content, nor has one that was withheld.
+            "content": sample.text or (None if sample.tool_calls or is_withheld else ""),
+            "refusal": WITHHELD if is_withheld else None,
         }
         if sample.tool_calls:
             message["tool_calls"] = tool_call_objects(

@@ -5,9 +5,10 @@ engine refuses the request or dies, one of its samples fails, the server is told
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import Request
@@ -21,9 +22,10 @@ from infer.protocol import (
     WholeResponse,
     new_response_id,
 )
-from infer.server.answer_stream import AnswerStream
+from infer.server.answer_stream import AnswerStream, NumberedDelta
 from infer.server.disconnection import ClientGone, while_connected
 from infer.server.event_stream import EventStream
+from infer.server.guard_filter import GuardFilter
 from infer.server.http_error import HttpError, as_http_error
 from infer.server.request_body import parse_body, read_body
 from infer.server.tally import Tally
@@ -31,6 +33,7 @@ from infer.server.workplace import Workplace
 
 Parse = Callable[..., ParsedRequest]
 """`parse_chat` or `parse_completion`."""
+Batches = AsyncGenerator[list[NumberedDelta], None]
 
 # A client that does not even take the error gets no more of our time.
 _ERROR_SECONDS = 5
@@ -106,19 +109,27 @@ class AnswerJob(Response):
         work.admission.grow(num_answers)
         self._num_held = num_answers
         self._tally.num_prompt_tokens = sum(len(answer.prompt) for answer in parsed.answers)
+        guard_filter = None
+        if work.guard is not None:
+            guard_filter = GuardFilter(work.guard, parsed, work.model)
+            await guard_filter.check_prompts()
         abort = self._request.scope["state"]["abort"]
         self._stream = await work.engine.submit(parsed.answers, on_overflow=abort)
+        batches = self._stream.batches()
+        if guard_filter is not None:
+            batches = guard_filter.batches(self._stream)
         names = {"response_id": new_response_id(parsed.kind), "created": int(time.time())}
-        if parsed.stream:
-            await self._send_events(StreamedResponse(parsed, **names))
-            return None
-        return await self._collect(WholeResponse(parsed, **names))
+        async with contextlib.aclosing(batches):
+            if parsed.stream:
+                await self._send_events(batches, StreamedResponse(parsed, **names))
+                return None
+            return await self._collect(batches, WholeResponse(parsed, **names))
 
     def _parsed(self, body: bytes) -> ParsedRequest:
         return self._parse(parse_body(body), self._work.model, default_seed=secrets.randbits(32))
 
-    async def _collect(self, whole: WholeResponse) -> JSONResponse:
-        async for batch in self._stream.batches():
+    async def _collect(self, batches: Batches, whole: WholeResponse) -> JSONResponse:
+        async for batch in batches:
             for number, delta in batch:
                 self._tally.add(number, delta)
                 whole.add(number, delta)
@@ -127,8 +138,8 @@ class AnswerJob(Response):
             if whole.is_finished:
                 return JSONResponse(whole.body())
 
-    async def _send_events(self, streamed: StreamedResponse) -> None:
-        async for batch in self._stream.batches():
+    async def _send_events(self, batches: Batches, streamed: StreamedResponse) -> None:
+        async for batch in batches:
             chunks: list[dict[str, Any]] = []
             for number, delta in batch:
                 self._tally.add(number, delta)

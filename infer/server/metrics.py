@@ -48,6 +48,12 @@ class Metrics:
             ["outcome"],
             registry=self._registry,
         )
+        self.filtered = Counter(
+            "llama_jax_filtered",
+            "Prompts and answers that the guard withheld.",
+            ["place"],
+            registry=self._registry,
+        )
         self.time_to_first_token = self._histogram(
             "time_to_first_token", "From the arrival of a request to its first token.", _WAITS
         )

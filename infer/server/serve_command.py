@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from infer.load_engine import EngineFlags, EngineOptions
+from infer.server.guard_flags import GuardArgument, GuardFlags
 from llama_jax.errors import InputError
 
 
@@ -20,6 +21,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     engine: EngineFlags = EngineOptions(),  # noqa: B008
+    guard: GuardArgument = GuardFlags(),  # noqa: B008
     prompt_logprobs: bool = False,
     max_queue: int = 256,
     request_timeout: float = 600.0,
@@ -35,6 +37,10 @@ def serve(
     let the answers that run finish and refuse new ones; once more, and it leaves at once. Clients
     need a key if there is an --api-key-file or the environment has LLAMA_JAX_API_KEY. A server is
     one process on one host; `llama-jax batch` can use several.
+
+    With a --guard every prompt is judged, and every answer before any of it is sent: a stream then
+    comes in one piece. A prompt that is unsafe is refused with status 400 and the code
+    content_filter; an answer that is, is withheld, with the finish reason content_filter.
 
     Example: llama-jax serve llama-8b-instruct --port 8000 --rows 64
 
@@ -64,6 +70,7 @@ def serve(
     from infer.load_engine import load_engine
     from infer.protocol import ServedModel
     from infer.server.api_keys import read_api_keys
+    from infer.server.guard_flags import load_guard
     from infer.server.listener import open_socket
     from infer.server.run_server import SIGNALLED, run
     from infer.server.settings import ServerSettings
@@ -85,12 +92,18 @@ def serve(
         api_keys=read_api_keys(api_key_file, os.environ),
         cors_origins=cors_origin,
     )
+    if guard.guard is not None:
+        guard.prompt()
     keep_compiled_programs()
     with open_socket(host, port) as opened:
+        guarding, beside = None, None
+        if guard.guard is not None:
+            guarding, beside = load_guard(guard, engine, say=log.info)
         loaded, started = load_engine(
             resolve_source(model),
             engine,
             prompt_logprobs=prompt_logprobs,
+            beside=beside,
             # Someone reads along: first tokens soon, and then a few at a time.
             prefill_calls=2,
             decode_steps=4,
@@ -108,6 +121,7 @@ def serve(
             ),
             answering=Answering(started, loaded.tokenizer),
             usage=started.usage,
+            guard=guarding,
             say_serving=lambda address: print(
                 f"serving {settings.model_names[0]} at {address}", flush=True
             ),

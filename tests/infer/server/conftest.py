@@ -91,7 +91,7 @@ class ScriptedAnswering:
 class RunningServer:
     """A server in a thread of its own, which is its main thread but for the signals."""
 
-    def __init__(self, model, answering, usage, **changes):
+    def __init__(self, model, answering, usage, guard=None, **changes):
         settings = {
             "model_names": model.names,
             "rows": 4,
@@ -119,6 +119,7 @@ class RunningServer:
                     model=model,
                     answering=answering,
                     usage=usage,
+                    guard=guard,
                     on_started=on_started,
                 )
             )

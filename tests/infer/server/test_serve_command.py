@@ -8,12 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import pytest
+from tokenizers import pre_tokenizers
 
 from infer.server.serve_command import default_name
 from llama_jax.__main__ import main
+
+# Of the models in conftest.py, in the order of their ids.
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 class Served:
@@ -103,9 +108,47 @@ def test_a_second_signal_ends_it_at_once(chat_checkpoint, served):
     assert err.splitlines()[-1].endswith("a second signal: leaving at once")
 
 
+@pytest.mark.slow
+def test_a_guard_stands_before_and_after_the_model(chat_checkpoint, guard_checkpoint, served):
+    """The guard of conftest.py, which calls a `~` unsafe, beside a model of random letters."""
+    guard = [str(guard_checkpoint), "--guard-max-length", "2048", "--guard-rows", "2"]
+    server = served(str(chat_checkpoint), "--guard", *guard)
+
+    def ask(prompt, **fields):
+        fields = {"prompt": prompt, "max_tokens": 24, "n": 8, "temperature": 1, **fields}
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer k"}
+        body = json.dumps(fields).encode()
+        request = urllib.request.Request(f"{server.address}/v1/completions", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    status, body = ask("Tell me ~")
+    assert (status, body["error"]["code"]) == (400, "content_filter")
+    biased = {"logit_bias": {str(LETTERS.index("~")): 3}, "seed": 1}
+    status, body = ask("Hi", **biased)
+    assert status == 200
+    ends = {choice["finish_reason"] for choice in body["choices"]}
+    assert {"content_filter"} < ends
+    for choice in body["choices"]:
+        withheld = choice["finish_reason"] == "content_filter"
+        assert withheld == (choice["text"] == "") == (choice["stop_reason"] == "S1")
+        assert "~" not in choice["text"]
+    server.process.send_signal(signal.SIGTERM)
+    code, err = server.end()
+    assert code == 0, err
+    assert "POST /v1/completions 400, content_filter, " in err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (["--guard-rows", "4"], "--guard-rows does nothing without a guard: add --guard MODEL"),
+        (["--guard", "x", "--guard-exclude-category", "S15"], "category 'S15': is unknown"),
+        (["--guard", "x", "--guard-categories", "/nowhere.json"], "/nowhere.json"),
+        (["--guard", "x", "--guard-max-length", "0"], "--guard-max-length must be at least 1"),
         (["--rows", "0"], "--rows must be at least 1"),
         (["--max-length", "0"], "--max-length must be at least 1"),
         (["--cache-gigabytes", "0"], "--cache-gigabytes must be above 0"),
