@@ -52,6 +52,9 @@ class AnswerKind:
             prompts_are_messages=chat_format is not None,
         )
 
+    def notes(self, loaded: LoadedModel) -> list[str]:
+        return []
+
     def outputs(self, manifest: Manifest, loaded: LoadedModel, engine: Engine) -> RowOutputs:
         return RowOutputs(manifest.input_sha256, manifest.created)
 

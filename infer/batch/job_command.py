@@ -85,7 +85,7 @@ def _run(
     say(f"{source}: {len(table):,} rows, {table.num_bytes:,} bytes")
     open_job(job, wanted, peers)
     if job.manifest.finished is not None:
-        tell("finished before; nothing is left to do", *job_lines(job), *kind.summary(job))
+        tell("finished before; nothing is left to do", *_ending(kind, job, peers))
         return int(job.manifest.finished["failed"] > 0)
     with peers.ended_by_errors():
         run, loaded, engine = _work(kind, job, table, path, say=say, quiet=quiet)
@@ -94,12 +94,15 @@ def _run(
         tell(line, "ended by a signal; every finished row is kept: the same command goes on")
         return run.exit_code
     share_manifest(job, peers)
-    tell(*job_lines(job), line)
-    if peers.is_first:
-        tell(*kind.summary(job))
+    tell(*_ending(kind, job, peers), line)
     if roofline and run.work.new_tokens and peers.is_first:
         tell(roofline_line(run, loaded, engine, num_devices=kind.engine.devices))
     return int(job.manifest.finished["failed"] > 0)
+
+
+def _ending(kind: JobKind, job: Job, peers: MeshPeers) -> list[str]:
+    """Lines about the finished job; only process 0 reads its output for them."""
+    return [*job_lines(job), *kind.summary(job)] if peers.is_first else []
 
 
 def _look(
@@ -145,7 +148,8 @@ def _work(
         say=say,
     )
     parse = kind.parser(loaded, engine)
-    for note in (f"{path.name}: loaded in {time.monotonic() - start:.1f} s", *loaded.notes):
+    seconds = time.monotonic() - start
+    for note in (f"{path.name}: loaded in {seconds:.1f} s", *loaded.notes, *kind.notes(loaded)):
         say(note)
     with prompt_counter(table, parse) as count_tokens:
         say(str(job_shape(table, count_tokens)))

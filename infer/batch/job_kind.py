@@ -44,6 +44,10 @@ class JobKind(Protocol):
         """From a row to what the engine is asked; raises `InputError` for a row that cannot be."""
         ...
 
+    def notes(self, loaded: "LoadedModel") -> list[str]:
+        """Lines about what the model and the options make of each other."""
+        ...
+
     def outputs(self, manifest: "Manifest", loaded: "LoadedModel", engine: "Engine") -> RowOutputs:
         """How the end of a row is written."""
         ...

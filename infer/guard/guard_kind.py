@@ -13,6 +13,7 @@ from infer.batch.part_file import FinishedRow, json_text
 from infer.batch.row_output import RowOutputs
 from infer.batch.row_table import RowTable
 from infer.engine.engine import Engine
+from infer.guard.form_notes import form_notes
 from infer.guard.guard_options import GuardOptions
 from infer.guard.guard_rows import row_messages
 from infer.guard.judge import JUDGING, Judge
@@ -59,6 +60,9 @@ class GuardKind:
             return ParsedRequest("chat", "guard", (judge.request(turns),))
 
         return parse
+
+    def notes(self, loaded: LoadedModel) -> list[str]:
+        return form_notes(self.options.form, loaded)
 
     def outputs(self, manifest: Manifest, loaded: LoadedModel, engine: Engine) -> "GuardOutputs":
         judge = Judge(self.guard, loaded, max_length=engine.settings.max_length)

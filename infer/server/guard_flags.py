@@ -70,6 +70,7 @@ def load_guard(
     Raises `InputError` as `load_engine` does, and if the model is no Llama Guard.
     """
     from infer.answers import Answering
+    from infer.guard.form_notes import form_notes
     from infer.guard.guard_command import refuse_prompt_guard
     from infer.guard.judge import JUDGING, Judge
     from infer.load_engine import load_engine
@@ -88,6 +89,8 @@ def load_guard(
         modes=(JUDGING,),
         say=say,
     )
+    for note in form_notes(flags.guard_form, loaded):
+        say(note)
     judge = Judge(flags.prompt(), loaded, max_length=started.settings.max_length)
     say(f"compiling the guard {flags.guard}")
     started.compile(say)
