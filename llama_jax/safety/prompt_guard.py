@@ -58,6 +58,7 @@ class PromptGuard:
     """A classifier with its tokenizer.
 
     Args:
+      special_ids: that begin a text, end it, and fill a row up.
       window: tokens of a window, the two special ones at its ends included; None for the model's
         context.
       overlap: tokens that two neighbouring windows share; None for a quarter of a window.
@@ -77,9 +78,6 @@ class PromptGuard:
         overlap: int | None = None,
         batch_rows: int = 32,
     ):
-        """Args:
-        special_ids: that begin a text, end it, and fill a row up.
-        """
         if sorted(config.labels) != sorted(LABELS):
             raise InputError(
                 f"the classes are {', '.join(config.labels)[:200]}, and Prompt Guard's are "
@@ -125,7 +123,8 @@ class PromptGuard:
         """Probabilities, float32 `[len(windows), 3]`."""
         longest = max(map(len, windows)) + 2
         length = min(_SHORTEST << max(0, (longest - 1) // _SHORTEST).bit_length(), self._window)
-        tokens = np.full((self._batch_rows, length), self._pad, np.int32)
+        num_rows = min(1 << (len(windows) - 1).bit_length(), self._batch_rows)
+        tokens = np.full((num_rows, length), self._pad, np.int32)
         mask = np.zeros(tokens.shape, bool)
         mask[:, 0] = True  # a row without a token has no scores
         for row, window in enumerate(windows):

@@ -1,8 +1,9 @@
 """Llama Guard's prompt, byte for byte as it was published in four forms.
 
 The strings of the cookbook and of llama-stack came from running llama-cookbook 0.0.5.post1 and
-llama-stack 0.2.12 on these dialogs; those of Hugging Face are what the chat templates of
-Llama-Guard-3-8B and -1B render.
+llama-stack 0.2.12 on these dialogs. Those of Hugging Face are what the chat templates of
+Llama-Guard-3-8B and -1B render, read in public copies of them that agree (one of them Hugging
+Face's own, in huggingface.js): the models themselves are gated.
 """
 
 import pytest
