@@ -79,7 +79,7 @@ class TransformersSide:
         tokens = torch.from_numpy(prompts)
 
         def step(tokens):
-            output = model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = model(tokens, cache=cache, use_cache=True, logits_to_keep=1)
             return output.logits[:, -1].argmax(-1, keepdim=True)
 
         with torch.inference_mode():
