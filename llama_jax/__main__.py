@@ -86,6 +86,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.server.serve_command:serve",
         "an OpenAI-compatible server, with a chat page",
     ),
+    "verify": (
+        "train.selection.verify_command:verify",
+        "answers that a program can mark to a file of scores",
+    ),
+    "select": (
+        "train.selection.select_command:select",
+        "scored answers to rows of SFT and of preferences",
+    ),
     "bench infer": (
         "infer.benchmark.command:bench_infer",
         "tokens per second of generation, against named peers",

@@ -51,6 +51,8 @@ ARROWS = {
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model", "llama_jax.kernels"},
     "llama_jax.__main__": set(),
     "llama_jax.__init__": set(),
+    "llama_jax.batch_files": set(),
+    "llama_jax.verifiers": set(),
     "llama_jax.errors": set(),
     "llama_jax.json_file": set(),
     "llama_jax.command_line": set(),
@@ -58,7 +60,7 @@ ARROWS = {
 
 HEAVY = {
     "torch", "transformers", "tokenizers", "tiktoken", "tyro", "safetensors", "gguf", "orbax",
-    "grain", "array_record", "tensorboardX", "matplotlib", "pyarrow",
+    "grain", "array_record", "tensorboardX", "matplotlib", "pyarrow", "reasoning_gym",
 }  # fmt: skip
 
 # What a file may hold.

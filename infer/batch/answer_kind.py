@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from infer.batch.batch_row import BatchRow
 from infer.batch.job import Job
 from infer.batch.job_modes import modes_for
 from infer.batch.manifest import Manifest
@@ -19,6 +18,7 @@ from infer.load_engine import EngineOptions
 from infer.loaded_model import LoadedModel
 from infer.protocol import ParsedRequest, ServedModel
 from infer.sampling import SamplingMode
+from llama_jax.batch_files.batch_row import BatchRow
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from infer.batch.batch_row import BatchRow
 from infer.batch.row_output import RowOutputs
 from infer.batch.row_table import RowTable
 from infer.load_engine import EngineOptions
 from infer.protocol import ParsedRequest
 from infer.sampling import SamplingMode
+from llama_jax.batch_files.batch_row import BatchRow
 
 if TYPE_CHECKING:
     from infer.batch.job import Job

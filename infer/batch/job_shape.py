@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infer.batch.batch_row import BatchRow
 from infer.batch.row_table import RowTable
 from infer.batch.schedule import BYTES_A_TOKEN
 from infer.protocol import ParsedRequest
+from llama_jax.batch_files.batch_row import BatchRow
 from llama_jax.errors import InputError
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)

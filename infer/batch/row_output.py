@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from infer.answers import AnswerDelta
-from infer.batch.batch_row import CHAT_URL, BatchRow
 from infer.batch.part_file import FinishedRow, json_text
 from infer.protocol import ParsedRequest, RequestError, WholeResponse, error_object_of
+from llama_jax.batch_files.batch_row import CHAT_URL, BatchRow
 from llama_jax.errors import InputError
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 
-from infer.batch.batch_row import CHAT_URL, BatchRow, RowError
 from infer.protocol import (
     ParsedRequest,
     ServedModel,
@@ -12,6 +11,7 @@ from infer.protocol import (
     parse_plain_row,
 )
 from infer.protocol.completion_request import DEFAULT_MAX_TOKENS
+from llama_jax.batch_files.batch_row import CHAT_URL, BatchRow, RowError
 from llama_jax.errors import InputError
 
 

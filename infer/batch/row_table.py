@@ -14,9 +14,15 @@ from typing import BinaryIO
 
 import numpy as np
 
-from infer.batch.batch_row import MAX_ROW_BYTES, BatchRow, RowError, parse_batch_row, texts_of
 from infer.batch.job_modes import Needs, needs_of
 from infer.protocol.answer_fields import MAX_SAMPLES
+from llama_jax.batch_files.batch_row import (
+    MAX_ROW_BYTES,
+    BatchRow,
+    RowError,
+    parse_batch_row,
+    texts_of,
+)
 from llama_jax.errors import InputError
 
 _COLUMNS = np.dtype(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infer.batch.batch_row import BatchRow
 from infer.batch.job import Job
 from infer.batch.mesh_peers import MeshPeers
 from infer.batch.part_file import PartWriter
@@ -16,6 +15,7 @@ from infer.batch.schedule import schedule
 from infer.batch.stop_signals import StopSignals
 from infer.batch.work_done import WorkDone
 from infer.protocol import ParsedRequest
+from llama_jax.batch_files.batch_row import BatchRow
 
 
 @dataclass(frozen=True)

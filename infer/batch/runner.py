@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from infer.answers import AnswerDelta, AnswerRequest
-from infer.batch.batch_row import BatchRow, RowError
 from infer.batch.mesh_peers import MeshPeers
 from infer.batch.part_file import FinishedRow, PartWriter
 from infer.batch.progress import BatchProgress
@@ -19,6 +18,7 @@ from infer.batch.row_supply import RowSupply
 from infer.batch.row_table import RowTable
 from infer.batch.stop_signals import StopSignals
 from infer.protocol import ParsedRequest
+from llama_jax.batch_files.batch_row import BatchRow, RowError
 from llama_jax.errors import InputError
 
 _SECONDS_TO_WAIT = 0.5  # for other processes, when no row is left for this one

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from infer.answers import AnswerDelta, CollectedAnswer
-from infer.batch.batch_row import BatchRow
 from infer.batch.job import Job
 from infer.batch.manifest import Manifest
 from infer.batch.part_file import FinishedRow, json_text
@@ -22,6 +21,7 @@ from infer.load_engine import EngineOptions
 from infer.loaded_model import LoadedModel
 from infer.protocol import ParsedRequest
 from infer.sampling import SamplingMode
+from llama_jax.batch_files.batch_row import BatchRow
 from llama_jax.errors import InputError
 from llama_jax.safety import LlamaGuard, guard_turns
 from llama_jax.safety.guard_turns import Judged

@@ -9,8 +9,8 @@ rest of its body says how to answer, and is not looked at.
 from collections.abc import Mapping
 from typing import Any
 
-from infer.batch.batch_row import CHAT_URL, BatchRow
 from infer.protocol.chat_request import request_messages
+from llama_jax.batch_files.batch_row import CHAT_URL, BatchRow
 from llama_jax.chat import Message, messages_from_dicts
 from llama_jax.errors import InputError
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
-from infer.batch.batch_row import RowError
 from infer.batch.job import Job
 from infer.batch.part_file import FinishedRow, PartWriter, json_text
 from infer.batch.progress import BatchProgress
@@ -16,6 +15,7 @@ from infer.batch.run_job import JobRun
 from infer.batch.schedule import schedule
 from infer.batch.stop_signals import StopSignals
 from infer.guard.guard_rows import row_messages
+from llama_jax.batch_files.batch_row import RowError
 from llama_jax.chat import Message
 from llama_jax.errors import InputError
 from llama_jax.safety.prompt_guard import LABELS, PromptGuard, Source, TextScores

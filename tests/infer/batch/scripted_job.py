@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infer.answers import AnswerDelta, AnswerRequest
-from infer.batch.batch_row import BatchRow
 from infer.batch.job import Job
 from infer.batch.manifest import Manifest
 from infer.batch.row_output import RowOutputs
@@ -25,6 +24,7 @@ from infer.batch.row_table import scan_rows
 from infer.batch.run_job import JobRun, run_job
 from infer.protocol import ParsedRequest, RequestError
 from infer.sampling import SamplingParameters
+from llama_jax.batch_files.batch_row import BatchRow
 
 SLOTS = 4
 JOB_SEED = 7

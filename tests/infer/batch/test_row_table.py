@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from infer.batch.batch_row import MAX_ROW_BYTES, RowError
 from infer.batch.row_table import scan_rows
 from infer.batch.schedule import estimated_lengths, schedule
+from llama_jax.batch_files.batch_row import MAX_ROW_BYTES, RowError
 from llama_jax.errors import InputError
 
 # What the first pass and the schedule may take for each row, whatever the row's length: 52 bytes

@@ -50,6 +50,21 @@ class BatchRow:
     is_plain: bool
     body: dict[str, Any]
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the row says to its readers and not to the model, such as a `category`, or how its
+        answers are verified; empty where it says nothing."""
+        metadata = self.body.get("metadata")
+        return metadata if isinstance(metadata, dict) else {}
+
+    @property
+    def category(self) -> str | None:
+        """`metadata.category`, if the row has one. Raises `RowError` if that is no text."""
+        category = self.metadata.get("category")
+        if not isinstance(category, str | None) or category == "":
+            raise RowError("metadata.category: must be a text that is not empty", self.custom_id)
+        return category
+
 
 def parse_batch_row(text: bytes, line: int) -> BatchRow:
     """The row in one line of the input. Raises `RowError` that names the field."""

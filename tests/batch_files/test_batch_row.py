@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from infer.batch.batch_row import BatchRow, RowError, parse_batch_row, texts_of
+from llama_jax.batch_files.batch_row import BatchRow, RowError, parse_batch_row, texts_of
 
 OPENAI = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Hi"}}
 

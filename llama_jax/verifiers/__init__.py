@@ -1,0 +1,14 @@
+"""Whether an answer is right, where a program can tell.
+
+A question says in its `metadata` how it is verified, so a file may mix them:
+
+    {"verifier": "exact", "answer": "Paris"}
+    {"verifier": "reasoning-gym", "task": "chain_sum", "seed": 7, "size": 100, "index": 3,
+     "config": {"max_terms": 2}}
+"""
+
+from llama_jax.verifiers.final_answer import final_answer
+from llama_jax.verifiers.reasoning_gym_task import ReasoningGymTask
+from llama_jax.verifiers.verifier import Verifier, verifier_of
+
+__all__ = ["ReasoningGymTask", "Verifier", "final_answer", "verifier_of"]

@@ -1,0 +1,83 @@
+"""From the metadata of a question to the function that marks its answers."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llama_jax.errors import InputError
+from llama_jax.verifiers.final_answer import final_answer
+from llama_jax.verifiers.reasoning_gym_task import RIGHT, ReasoningGymTask
+
+
+class Verifier(Protocol):
+    """Marks the answers to one question.
+
+    Attributes:
+      name: of whoever marks, for a file of scores.
+    """
+
+    name: str
+
+    def __call__(self, text: str) -> float:
+        """How right an answer is: 0 to 1, which is right."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExactAnswer:
+    """Right is what equals `answer`, but for spaces around and case."""
+
+    answer: str
+    name = "exact"
+
+    def __call__(self, text: str) -> float:
+        return RIGHT * (final_answer(text).casefold() == self.answer.strip().casefold())
+
+
+@dataclass(frozen=True)
+class ReasoningGymQuestion:
+    """Marked by the task's own scorer."""
+
+    task: ReasoningGymTask
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"reasoning-gym {self.task.name}"
+
+    def __call__(self, text: str) -> float:
+        return self.task.score(self.index, text)
+
+
+def verifier_of(metadata: Mapping[str, Any]) -> Verifier:
+    """Of a question with this metadata. Raises `InputError` that names the field."""
+    fields = {name: value for name, value in metadata.items() if name != "category"}
+    kind = fields.pop("verifier", None)
+    if kind == "exact":
+        _check_fields(fields, {"answer": str})
+        return ExactAnswer(fields["answer"])
+    if kind == "reasoning-gym":
+        _check_fields(fields, {"task": str, "seed": int, "size": int, "index": int, "config": dict})
+        config = json.dumps(fields["config"], sort_keys=True)
+        task = _task(fields["task"], fields["seed"], fields["size"], config)
+        return ReasoningGymQuestion(task, fields["index"])
+    if kind is None:
+        raise InputError("metadata.verifier: missing; it says how answers are verified")
+    raise InputError(f"metadata.verifier: {kind!r} is unknown; use exact or reasoning-gym")
+
+
+@functools.lru_cache(maxsize=64)
+def _task(name: str, seed: int, size: int, config: str) -> ReasoningGymTask:
+    """One object for all questions of a task: making its generator may take a moment."""
+    return ReasoningGymTask(name, seed, size, json.loads(config))
+
+
+def _check_fields(fields: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for name in fields:
+        if name not in kinds:
+            raise InputError(f"metadata.{name}: unknown field; known: {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        if type(fields.get(name)) is not kind:
+            raise InputError(f"metadata.{name}: must be {kind.__name__}, not {fields.get(name)!r}")

@@ -1,0 +1,70 @@
+"""`llama-jax verify`: answers that a program can mark to a file of scores."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import tyro
+
+from llama_jax.batch_files.job_origin import read_origin
+from llama_jax.batch_files.joined_rows import joined_rows
+from llama_jax.batch_files.score_row import ScoreRow
+from llama_jax.checkpoints.transfer_progress import transfer_progress
+from llama_jax.errors import InputError
+from llama_jax.verifiers import verifier_of
+from llama_jax.verifiers.reasoning_gym_task import RIGHT
+from train.data.atomic_file import publish, written
+
+
+def verify(
+    answers: tyro.conf.Positional[Path],
+    output: tyro.conf.Positional[Path],
+    *,
+    questions: Path,
+    quiet: bool = False,
+) -> None:
+    """Marks the answers of a batch job, 1 for right and 0 for wrong or something between.
+
+    A question says in its `metadata` how: {"verifier": "exact", "answer": ...}, or as
+    `python -m configs.reasoning_gym` writes it. OUTPUT has the form that `llama-jax select` takes.
+
+    Example: llama-jax verify answers.jsonl scores.jsonl --questions questions.jsonl
+
+    Args:
+      answers: JSONL, as `llama-jax batch` wrote it.
+      output: a line a sample: {"custom_id", "sample", "score", "model", "answer_sha256"}.
+      questions: the rows that were answered.
+      quiet: print the result only.
+    """
+    if not output.parent.is_dir() or output.is_dir():
+        raise InputError(f"{output}: is a folder, or in none; name a file in a folder there is")
+    if output.resolve() in (answers.resolve(), questions.resolve()):
+        raise InputError(f"{output}: is an input; name another file")
+    if (origin := read_origin(answers)) is not None:
+        origin.check_input(questions, answers)
+    size = answers.stat().st_size if answers.is_file() else 0
+    scored, right = Counter(), Counter()
+    temporary = output.with_name(f".{output.name}.temporary")
+    with written(temporary) as file, transfer_progress(answers.name, size, quiet=quiet) as advance:
+        for row in joined_rows(questions, answers):
+            if row.answer is None:
+                continue
+            try:
+                marks = verifier_of(row.question.metadata)
+                category = row.question.category or marks.name
+                for sample in row.answer.samples:
+                    score = marks(sample.text)
+                    fields = ScoreRow(
+                        row.question.custom_id, sample.index, score, marks.name,
+                        answer_sha256=sample.sha256,
+                    ).fields()  # fmt: skip
+                    file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+                    scored[category] += 1
+                    right[category] += score == RIGHT
+            except InputError as error:
+                raise InputError(f"{questions}: line {row.question.line}: {error}") from None
+            advance(row.answer.num_bytes)
+    publish(temporary, output)
+    print(f"{output}: {scored.total():,} answers, {right.total():,} of them right")
+    for category, count in sorted(scored.items()):
+        print(f"  {right[category] / count:7.1%} of {count:,}  {category}")
