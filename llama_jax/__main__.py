@@ -82,6 +82,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.guard.prompt_guard_command:prompt_guard",
         "who tries to take the model over, by Prompt Guard",
     ),
+    "ask": (
+        "infer.remote.ask_command:ask",
+        "a file of prompts to a file of answers, by a model behind a URL",
+    ),
     "serve": (
         "infer.server.serve_command:serve",
         "an OpenAI-compatible server, with a chat page",

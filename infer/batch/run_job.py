@@ -4,16 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from infer.batch.job import Job
-from infer.batch.mesh_peers import MeshPeers
-from infer.batch.part_file import PartWriter
-from infer.batch.progress import BatchProgress
 from infer.batch.row_output import RowOutputs
-from infer.batch.row_supply import RowSupply
 from infer.batch.row_table import RowTable
 from infer.batch.runner import Answers, BatchRunner
-from infer.batch.schedule import schedule
-from infer.batch.stop_signals import StopSignals
 from infer.batch.work_done import WorkDone
+from infer.batch.workbench import workbench
 from infer.protocol import ParsedRequest
 from llama_jax.batch_files.batch_row import BatchRow
 
@@ -54,35 +49,19 @@ def run_job(
     Raises:
       InputError: the input has changed. OSError: a file cannot be written, such as on a full disk.
     """
-    peers = MeshPeers()
-    supply = RowSupply(job, table, schedule(table)) if peers.is_first else None
-    if supply is not None:
-        for path, num_bytes in supply.leftovers.items():
-            say(f"{path}: its last line is not whole ({num_bytes:,} bytes): left aside")
-        if rows_done := supply.share_done()[0]:
-            say(f"going on: {rows_done:,} of {len(table):,} rows are finished")
-        if not job.claims.has_locks:
-            say(
-                f"{job.parts}: its file system has no locks; a second process would answer the "
-                "same rows again"
-            )
-    writer = PartWriter(job.parts) if peers.is_first else None
-    progress = BatchProgress(len(table), quiet=quiet, speaks=peers.is_first)
-    with StopSignals() as stop, progress:
+    with workbench(job, table, say=say, quiet=quiet) as bench:
         runner = BatchRunner(
             table=table,
-            supply=supply,
-            writer=writer,
+            supply=bench.supply,
+            writer=bench.writer,
             answering=answering,
             parse=parse,
             outputs=outputs,
             window=2 * slots,
-            peers=peers,
-            progress=progress,
-            stop=stop,
+            peers=bench.peers,
+            progress=bench.progress,
+            stop=bench.stop,
         )
         is_finished = runner.run()
-        seconds = progress.seconds
-    if writer is not None:
-        writer.close()
-    return JobRun(None if is_finished else stop.exit_code, progress.work, seconds)
+        seconds = bench.progress.seconds
+    return JobRun(None if is_finished else bench.stop.exit_code, bench.progress.work, seconds)

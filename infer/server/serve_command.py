@@ -66,10 +66,10 @@ def serve(
             raise InputError(f"serving needs {package}: pip install 'llama-jax[serve]'")
 
     from infer.answers import Answering
+    from infer.api_keys import read_api_keys
     from infer.compilation_cache import keep_compiled_programs
     from infer.load_engine import load_engine
     from infer.protocol import ServedModel
-    from infer.server.api_keys import read_api_keys
     from infer.server.guard_flags import load_guard
     from infer.server.listener import open_socket
     from infer.server.run_server import SIGNALLED, run

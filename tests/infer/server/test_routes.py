@@ -2,7 +2,7 @@
 
 import pytest
 
-from infer.server.api_keys import read_api_keys
+from infer.api_keys import read_api_keys
 from infer.server.settings import ServerSettings
 from infer.server.text_routes import detokenize, tokenize
 from llama_jax.errors import InputError

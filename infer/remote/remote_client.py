@@ -1,0 +1,138 @@
+"""One request to a server behind a URL, tried again where the server may be well again.
+
+Three ends beside an answer: the row cannot be answered as it stands (400, 413, 422 and the like),
+the server failed at it again and again (429, 5xx, a response that is none), or nothing can be asked
+there at all: no connection, no such model, no right to it. The last ends the job, which goes on
+from there when that is put right; the others end the row.
+"""
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infer.protocol.request_error import RequestError
+from llama_jax.errors import InputError
+from llama_jax.json_file import parse_json
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_RESPONSE_BYTES = 1 << 27
+LONGEST_WAIT = 600.0
+"""Seconds that one `Retry-After` may ask for."""
+
+_FIRST_WAIT, _LONGEST_BACKOFF = 0.5, 60.0
+_MAX_REASON = 300  # characters of what a server says
+_NO_ACCESS = (401, 403, 404, 405)
+
+
+class NoServer(InputError):
+    """Nothing can be asked there, for a reason that all rows have in common."""
+
+
+@dataclass(frozen=True)
+class RemoteClient:
+    """Sends requests.
+
+    Attributes:
+      http: the connections.
+      url: of the API, without a slash at its end.
+      tries: of one request, at least 1.
+      first_wait: seconds before the second try where the server does not say; doubled each time.
+    """
+
+    http: "httpx.AsyncClient"
+    url: str
+    tries: int
+    first_wait: float = _FIRST_WAIT
+
+    async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object that the server answers.
+
+        Raises:
+          RequestError: the row failed; with the server's status and reason.
+          NoServer: nothing can be asked there.
+        """
+        import httpx
+
+        content = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
+        wait = 0.0
+        for number in range(self.tries):
+            await asyncio.sleep(wait)
+            wait = min(self.first_wait * 2**number, _LONGEST_BACKOFF) * random.uniform(0.5, 1.5)
+            try:
+                status, headers, text = await self._send(path, content)
+            except httpx.TimeoutException:
+                failure = RequestError(f"{self.url}: did not answer in time", status=504)
+                continue
+            except httpx.TransportError as error:
+                failure = NoServer(f"{self.url}: does not answer: {_line(str(error))}")
+                continue
+            if status == 200:
+                try:
+                    return parse_json(text, "the response")
+                except InputError as error:
+                    failure = RequestError(f"{self.url}: {_line(str(error))}", status=502)
+                    continue
+            reason = f"{self.url}: status {status}: {_reason(text)}"
+            if status in _NO_ACCESS:
+                raise NoServer(reason)
+            failure = RequestError(reason, status=status)
+            if status not in (408, 409, 425, 429) and status < 500:
+                raise failure
+            wait = _retry_after(headers.get("retry-after")) or wait
+        raise failure
+
+    async def _send(self, path: str, content: bytes) -> tuple[int, Any, bytes]:
+        """Status, headers and body. Raises `RequestError` for a body that is too long."""
+        headers = {"Content-Type": "application/json"}
+        request = self.http.build_request(
+            "POST", f"{self.url}{path}", content=content, headers=headers
+        )
+        response = await self.http.send(request, stream=True)
+        try:
+            pieces, num_bytes = [], 0
+            async for piece in response.aiter_bytes():
+                pieces.append(piece)
+                num_bytes += len(piece)
+                if num_bytes > MAX_RESPONSE_BYTES:
+                    raise RequestError(
+                        f"{self.url}: the response is over {MAX_RESPONSE_BYTES:,} bytes", status=502
+                    )
+            return response.status_code, response.headers, b"".join(pieces)
+        finally:
+            await response.aclose()
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds, of a number of them or a date (RFC 9110, 10.2.3); None for what is neither."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    # Not a number fails both comparisons.
+    return min(seconds, LONGEST_WAIT) if seconds > 0 else None
+
+
+def _reason(text: bytes) -> str:
+    """What an error object says, or else the text itself."""
+    said = text.decode(errors="replace")
+    try:
+        error = json.loads(said)["error"]
+        said = error if isinstance(error, str) else str(error["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return _line(said)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:_MAX_REASON] or "nothing said"
