@@ -31,9 +31,6 @@ from llama_jax.errors import InputError
 from llama_jax.verifiers import ReasoningGymTask
 from llama_jax.verifiers.reasoning_gym_task import RIGHT
 
-INSTRUCTION = "Reply with the final answer only."
-"""After every question, so that a right answer is as short as the package's own."""
-
 _TRIES = 20
 _NUMBER = re.compile(r"\d+")
 
@@ -144,8 +141,7 @@ def _new_questions(task: ReasoningGymTask, apart: set[str]) -> Iterator[int]:
 
 
 def _messages(task: ReasoningGymTask, index: int) -> list[dict[str, str]]:
-    text = f"{task.question(index).text}\n{INSTRUCTION}"
-    return [{"role": "user", "content": text}]
+    return [{"role": "user", "content": task.prompt(index)}]
 
 
 def _asked(task: ReasoningGymTask, index: int, *, part: str, **sampling: Any) -> dict[str, Any]:

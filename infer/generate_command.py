@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from infer.generate import Completion, Generator
     from infer.loaded_model import LoadedModel
     from infer.sampling import SamplingParameters
+    from infer.text_side import TextSide
     from llama_jax.chat import ChatFormat
 
 
@@ -156,7 +157,7 @@ def read_prompts(prompt: tuple[str, ...], prompt_file: Path | None) -> list[str]
 
 
 def prompt_format(
-    loaded: "LoadedModel", format: Literal["auto", "chat", "raw"]
+    loaded: "LoadedModel | TextSide", format: Literal["auto", "chat", "raw"]
 ) -> "ChatFormat | None":
     """The chat format that `--format` asks for, or None for raw text."""
     if format == "raw":

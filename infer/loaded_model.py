@@ -1,24 +1,21 @@
 """A checkpoint made ready to answer: weights, tokenizer, chat format, stop ids, sampling defaults.
 
-Any format will do. A GGUF file has its tokenizer in its metadata, a training run in a folder of its
-own: for a moment, its files are written out and read like those of any other checkpoint.
+Any format will do.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infer.sampling import GREEDY, SamplingParameters
-from llama_jax.chat import ChatFormat, chat_format_for
-from llama_jax.checkpoints.asset_files import write_assets
+from infer.text_side import TextSide, has_text_apart, load_text_side
+from llama_jax.chat import ChatFormat
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface_repo import resolve_source
 from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
-from llama_jax.tokenizers import load_tokenizer
 from llama_jax.tokenizers.interface import Tokenizer
 
 if TYPE_CHECKING:
@@ -77,8 +74,8 @@ class LoadedModel:
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of a text to be continued, BOS included where the model wants one."""
-        start = [self.tokenizer.bos_id] if self.begins_with_bos else []
-        return start + self.tokenizer.encode(text)
+        side = TextSide(self.tokenizer, self.chat_format, self.begins_with_bos)
+        return side.encode_plain(text)
 
 
 def load_model(
@@ -98,18 +95,12 @@ def load_model(
     path = resolve_source(str(path))
     source = open_source(path)
     generation = dict(source.assets.generation)
-    # Where the text side is no file beside the weights: inside the .gguf, or with the run.
-    apart = source.format in ("gguf", "training") and bool(source.assets.files)
+    apart = has_text_apart(source)
     place = path if apart else path / "generation_config.json"
     sampling = sampling_defaults(generation, file_format=source.format, place=place)
     eos_ids = _eos_ids(generation, place)
     # The text side first: it takes a moment, and its errors should not wait for the weights.
-    if apart:
-        with tempfile.TemporaryDirectory() as folder:
-            write_assets(Path(folder), source.assets)
-            tokenizer, chat_format, begins_with_bos = _load_text(Path(folder))
-    else:
-        tokenizer, chat_format, begins_with_bos = _load_text(path)
+    tokenizer, chat_format, begins_with_bos = load_text_side(path, source)
     if tokenizer.vocab_size > source.config.vocab_size:
         raise InputError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
@@ -164,23 +155,6 @@ def _shardings(source: "TensorSource", mesh: "Mesh") -> dict[str, Any]:
 
     abstract = abstract_unstacked_params(source.config, source.tensors)
     return quantized_shardings(abstract, unstacked_shardings(source.config, mesh))
-
-
-def _load_text(folder: Path) -> tuple[Tokenizer, ChatFormat | None, bool]:
-    """Tokenizer, chat format and whether text begins with BOS."""
-    tokenizer = load_tokenizer(folder)
-    return tokenizer, chat_format_for(folder, tokenizer), _begins_with_bos(folder, tokenizer)
-
-
-def _begins_with_bos(folder: Path, tokenizer: Tokenizer) -> bool:
-    """A tokenizer.json says it in its post-processor: the empty text comes out as BOS alone. Meta's
-    and SentencePiece's files cannot say; their models were trained with BOS."""
-    if tokenizer.bos_id is None or not (folder / "tokenizer.json").is_file():
-        return tokenizer.bos_id is not None
-    from tokenizers import Tokenizer as TokenizerFile
-
-    empty = TokenizerFile.from_file(str(folder / "tokenizer.json")).encode("").ids
-    return empty[:1] == [tokenizer.bos_id]
 
 
 def _eos_ids(generation: Mapping[str, Any], place: Path) -> frozenset[int]:

@@ -90,6 +90,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.server.serve_command:serve",
         "an OpenAI-compatible server, with a chat page",
     ),
+    "evaluate": (
+        "infer.evaluation.evaluate_command:evaluate",
+        "how many questions a model answers rightly",
+    ),
     "verify": (
         "train.selection.verify_command:verify",
         "answers that a program can mark to a file of scores",

@@ -16,6 +16,8 @@ from llama_jax.errors import InputError
 from llama_jax.verifiers.final_answer import final_answer
 
 INSTALL = "pip install 'llama-jax[evaluate]'"
+INSTRUCTION = "Reply with the final answer only."
+"""After every question, so that a right answer is as short as the package's own."""
 RIGHT = 1.0
 """The score of a right answer; less is partly right at most."""
 
@@ -47,6 +49,10 @@ class ReasoningGymTask:
         """Question `index`, from 0."""
         entry = self._entry(index)
         return Question(entry["question"], entry["answer"])
+
+    def prompt(self, index: int) -> str:
+        """Question `index` as a model is asked it."""
+        return f"{self.question(index).text}\n{INSTRUCTION}"
 
     def score(self, index: int, text: str) -> float:
         """How right `text` answers question `index`: 0 to 1, which is right."""

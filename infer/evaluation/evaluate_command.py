@@ -1,0 +1,161 @@
+"""`llama-jax evaluate`: how many questions of some tasks a model answers rightly."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from infer.load_engine import EngineFlags, EngineOptions
+from llama_jax import __version__
+from llama_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from infer.evaluation.questions import Task
+
+
+def evaluate(
+    model: tyro.conf.Positional[str],
+    task: tyro.conf.Positional[tuple[str, ...]],
+    *,
+    output: Path,
+    questions: int = 100,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    format: Literal["auto", "chat", "raw"] = "auto",
+    engine: EngineFlags = EngineOptions(),  # noqa: B008
+    quiet: bool = False,
+) -> int:
+    """Asks a model the questions of one or more tasks and counts right answers, with the standard
+    error of each share. Killed at any moment, the same command goes on.
+
+    Tasks are files that end in .jsonl, with {"question", "choices", "answer"} a line (the choice
+    that is most likely counts, by the sum of its log-probabilities and by that a byte or a token)
+    or with rows of a batch job that say in their metadata how they are verified;
+    reasoning-gym:NAME, questions that are generated; and mmlu-dev:LANGUAGE, 285 questions out of
+    the package lm-eval. The exit code is 1 if questions could not be asked: they count neither as
+    right nor as wrong.
+
+    Example: llama-jax evaluate llama-8b-instruct mmlu-dev:de questions.jsonl --output eval/8b
+
+    Args:
+      model: a checkpoint folder, a .gguf file, or a Hugging Face repository id.
+      task: what is asked.
+      output: a folder, for what is asked, answered and counted.
+      questions: of a task whose questions are generated.
+      max_new_tokens: the longest answer to a question that does not say.
+      seed: of questions that are generated, and of answers that are drawn.
+      format: whether questions are put in the chat format or as plain text; by default as the model
+        is tuned.
+      quiet: print plain lines of progress and the results only.
+    """
+    from infer.batch.batch_command import batch
+    from infer.evaluation.evaluation_rows import evaluation_rows
+    from infer.evaluation.tasks import read_task
+    from infer.generate_command import prompt_format
+    from infer.text_side import load_text_side
+    from llama_jax.checkpoints.formats import open_source
+    from llama_jax.checkpoints.huggingface_repo import resolve_source
+
+    if questions < 1:
+        raise InputError(f"--questions must be at least 1, not {questions}")
+    if not task:
+        raise InputError("give at least one task")
+    tasks = [read_task(name, num_questions=questions, seed=seed) for name in task]
+    names = [one.name for one in tasks]
+    if len(set(names)) < len(names):
+        raise InputError(f"task {max(names, key=names.count)}: is given twice; give it once")
+    path = resolve_source(model)
+    text = load_text_side(path, open_source(path))
+    rows = evaluation_rows(tasks, text, prompt_format(text, format))
+    output.mkdir(parents=True, exist_ok=True)
+    _write_rows(output / "rows.jsonl", rows)
+    code = batch(
+        model,
+        output / "rows.jsonl",
+        output / "answers.jsonl",
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        format=format,
+        engine=engine,
+        roofline=False,
+        quiet=quiet,
+    )
+    if code > 1:  # a signal ended it
+        return code
+    results = {
+        "model": model,
+        "model_sha256": json.loads((output / "answers.jsonl.manifest.json").read_text())[
+            "fingerprint"
+        ],
+        "llama_jax": __version__,
+        "options": {"questions": questions, "max_new_tokens": max_new_tokens, "seed": seed,
+                    "format": format},
+        "tasks": _count(tasks, rows, output),
+    }  # fmt: skip
+    _write(output / "results.json", [json.dumps(results, indent=2, ensure_ascii=False)])
+    print("\n".join(result_lines(results["tasks"])))
+    return code
+
+
+def _count(tasks: "list[Task]", rows: list[dict[str, Any]], output: Path) -> dict[str, Any]:
+    """The results of each task; writes those of each question."""
+    from infer.evaluation.evaluation_rows import row_names
+    from infer.evaluation.results import question_result, summary
+    from llama_jax.batch_files.answer_row import read_answers
+
+    answers = {row.custom_id: row for row in read_answers(output / "answers.jsonl")}
+    by_name = {row["custom_id"]: row for row in rows}
+    lines, results = [], {}
+    for task in tasks:
+        marked = []
+        for question in task.questions:
+            asked = [by_name[name] for name in row_names(task, question)]
+            result = question_result(question, asked, answers)
+            marked.append(result)
+            fields = {"task": task.name, "question": result.name, "category": result.category,
+                      **result.marks, **result.details}  # fmt: skip
+            lines.append(json.dumps(fields, ensure_ascii=False))
+        results[task.name] = summary(marked)
+    _write(output / "questions.jsonl", lines)
+    return results
+
+
+def result_lines(results: dict[str, Any]) -> list[str]:
+    """As they are printed."""
+    lines = []
+    for task, result in results.items():
+        failed = f", {result['failed']:,} could not be asked" if result["failed"] else ""
+        lines.append(f"{task}: {result['questions']:,} questions{failed}")
+        lines += [f"  {name:<20} {_share(metric)}" for name, metric in result["metrics"].items()]
+        for category, part in result.get("categories", {}).items():
+            accuracy = part["metrics"].get("accuracy")
+            if accuracy is not None:
+                lines.append(f"    {_share(accuracy)} of {part['questions']:>5,}  {category}")
+    return lines
+
+
+def _share(metric: dict[str, Any]) -> str:
+    error = metric["standard_error"]
+    return f"{metric['mean']:7.2%}" + ("         " if error is None else f" +- {error:5.2%}")
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Raises `InputError` if other rows are there: their answers would be counted as these'."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    if not path.exists():
+        _write(path, lines)
+    elif path.read_text(encoding="utf-8") != "".join(f"{line}\n" for line in lines):
+        raise InputError(f"{path}: asks other questions than these; give another --output")
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
