@@ -94,6 +94,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "infer.evaluation.evaluate_command:evaluate",
         "how many questions a model answers rightly",
     ),
+    "refusals": (
+        "infer.evaluation.refusals_command:refusals",
+        "how often answers decline, where they should and should not",
+    ),
     "verify": (
         "train.selection.verify_command:verify",
         "answers that a program can mark to a file of scores",

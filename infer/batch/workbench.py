@@ -8,7 +8,6 @@ from infer.batch.job import Job
 from infer.batch.mesh_peers import MeshPeers
 from infer.batch.part_file import PartWriter
 from infer.batch.progress import BatchProgress
-from infer.batch.row_output import RowOutputs
 from infer.batch.row_supply import RowSupply
 from infer.batch.row_table import RowTable
 from infer.batch.schedule import schedule
@@ -21,7 +20,6 @@ class Workbench:
     table: of the input.
     supply: the rows; None in a process of a mesh that does not decide (see `MeshPeers`).
     writer: where finished rows go; None likewise.
-    outputs: writes them.
     peers: the processes of the mesh, often this one alone.
     progress: is told of each.
     stop: whether to end.
@@ -30,7 +28,6 @@ class Workbench:
     table: RowTable
     supply: RowSupply | None
     writer: PartWriter | None
-    outputs: RowOutputs
     peers: MeshPeers
     progress: BatchProgress
     stop: StopSignals
@@ -58,9 +55,8 @@ def workbench(
                 "same rows again"
             )
     writer = PartWriter(job.parts) if peers.is_first else None
-    outputs = RowOutputs(job.manifest.input_sha256, job.manifest.created)
     progress = BatchProgress(len(table), quiet=quiet, speaks=peers.is_first)
     with StopSignals() as stop, progress:
-        yield Workbench(table, supply, writer, outputs, peers, progress, stop)
+        yield Workbench(table, supply, writer, peers, progress, stop)
     if writer is not None:
         writer.close()

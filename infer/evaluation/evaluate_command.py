@@ -1,14 +1,13 @@
 """`llama-jax evaluate`: how many questions of some tasks a model answers rightly."""
 
 import json
-import os
-import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from infer.evaluation.result_lines import result_lines
+from infer.evaluation.whole_file import write_lines
 from infer.load_engine import EngineFlags, EngineOptions
 from llama_jax import __version__
 from llama_jax.errors import InputError
@@ -96,7 +95,7 @@ def evaluate(
                     "format": format},
         "tasks": _count(tasks, rows, output),
     }  # fmt: skip
-    _write(output / "results.json", [json.dumps(results, indent=2, ensure_ascii=False)])
+    write_lines(output / "results.json", [json.dumps(results, indent=2, ensure_ascii=False)])
     print("\n".join(result_lines(results["tasks"])))
     return code
 
@@ -120,42 +119,14 @@ def _count(tasks: "list[Task]", rows: list[dict[str, Any]], output: Path) -> dic
                       **result.marks, **result.details}  # fmt: skip
             lines.append(json.dumps(fields, ensure_ascii=False))
         results[task.name] = summary(marked)
-    _write(output / "questions.jsonl", lines)
+    write_lines(output / "questions.jsonl", lines)
     return results
-
-
-def result_lines(results: dict[str, Any]) -> list[str]:
-    """As they are printed."""
-    lines = []
-    for task, result in results.items():
-        failed = f", {result['failed']:,} could not be asked" if result["failed"] else ""
-        lines.append(f"{task}: {result['questions']:,} questions{failed}")
-        lines += [f"  {name:<20} {_share(metric)}" for name, metric in result["metrics"].items()]
-        for category, part in result.get("categories", {}).items():
-            accuracy = part["metrics"].get("accuracy")
-            if accuracy is not None:
-                lines.append(f"    {_share(accuracy)} of {part['questions']:>5,}  {category}")
-    return lines
-
-
-def _share(metric: dict[str, Any]) -> str:
-    error = metric["standard_error"]
-    return f"{metric['mean']:7.2%}" + ("         " if error is None else f" +- {error:5.2%}")
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Raises `InputError` if other rows are there: their answers would be counted as these'."""
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     if not path.exists():
-        _write(path, lines)
+        write_lines(path, lines)
     elif path.read_text(encoding="utf-8") != "".join(f"{line}\n" for line in lines):
         raise InputError(f"{path}: asks other questions than these; give another --output")
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -198,16 +198,19 @@ async def _ask_all(
 ) -> "JobRun":
     import httpx
 
+    from infer.batch.row_output import RowOutputs
     from infer.batch.run_job import JobRun
     from infer.batch.workbench import workbench
     from infer.remote.remote_client import RemoteClient
     from infer.remote.remote_runner import RemoteRunner
 
+    outputs = RowOutputs(job.manifest.input_sha256, job.manifest.created)
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=headers)
     with workbench(job, table, say=say, quiet=quiet) as bench:
         async with client as http:
-            runner = RemoteRunner(bench, RemoteClient(http, url, tries), requests, concurrency)
+            asking = RemoteClient(http, url, tries)
+            runner = RemoteRunner(bench, outputs, asking, requests, concurrency)
             is_finished = await runner.run()
         seconds = bench.progress.seconds
     return JobRun(None if is_finished else bench.stop.exit_code, bench.progress.work, seconds)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from infer.batch.part_file import FinishedRow
+from infer.batch.row_output import RowOutputs
 from infer.batch.workbench import Workbench
 from infer.protocol.request_error import RequestError
 from infer.remote.remote_client import NoServer, RemoteClient
@@ -27,12 +28,14 @@ class RemoteRunner:
 
     Attributes:
       bench: of the job.
+      outputs: writes its rows.
       client: of the server.
       request: path and body for a row.
       concurrency: requests under way at most.
     """
 
     bench: Workbench
+    outputs: RowOutputs
     client: RemoteClient
     request: Callable[[BatchRow], tuple[str, dict[str, Any]]]
     concurrency: int
@@ -76,7 +79,7 @@ class RemoteRunner:
                 under_way.add(asyncio.create_task(self._answer(row, file)))
 
     async def _answer(self, row: int, file: BinaryIO) -> FinishedRow:
-        table, outputs = self.bench.table, self.bench.outputs
+        table, outputs = self.bench.table, self.outputs
         line = int(table.rows["line"][row])
         try:
             asked = table.read(file, row)
