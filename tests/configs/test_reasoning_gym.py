@@ -5,9 +5,12 @@ import json
 import pytest
 
 from configs.reasoning_gym import export, wrong_answer
+from configs.reasoning_gym_pairs import export_pairs
 from llama_jax.batch_files.batch_row import parse_batch_row
 from llama_jax.errors import InputError
 from llama_jax.verifiers import ReasoningGymTask, verifier_of
+from tests.train.selection.job_files import answer, write
+from train.selection.verify_command import verify as verify_answers
 
 # Sums of two digits: a hundred questions, so that train and held-out meet by chance.
 SMALL = '{"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}'
@@ -88,3 +91,23 @@ def test_bad_options_are_refused(tmp_path, fields, message):
     with pytest.raises(InputError, match=message):
         export(tmp_path, **{"task": ("chain_sum",), "train": 2, "held_out": 2} | fields)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_models_own_mistake_stands_against_the_right_answer(folder, tmp_path):
+    asked = read(folder / "questions.jsonl")[:3]
+    right = [row["messages"][-1]["content"] for row in read(folder / "sft.jsonl")[:3]]
+    replies = [[right[0], "wrong", ("cut", "length")], [right[1]] * 3, [("cut", "length")] * 3]
+    questions = write(tmp_path / "q.jsonl", asked)
+    answers = write(
+        tmp_path / "a.jsonl",
+        [answer(row["custom_id"], *some) for row, some in zip(asked, replies, strict=True)],
+    )
+    marks, output = tmp_path / "s.jsonl", tmp_path / "pairs.jsonl"
+    verify_answers(answers, marks, questions=questions, quiet=True)
+    export_pairs(answers, questions=questions, scores=marks, output=output, licence="CC0")
+    (pair,) = read(output)
+    assert pair["messages"] == asked[0]["messages"] and pair["chosen"] == right[0]
+    assert pair["rejected"] == {"role": "assistant", "content": "wrong"}
+    assert pair["provenance"]["rejected"]["licence"] == "CC0"
+    with pytest.raises(InputError, match="is an input"):
+        export_pairs(answers, questions=questions, scores=marks, output=marks, licence="CC0")

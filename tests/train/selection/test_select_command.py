@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -313,3 +315,13 @@ def test_an_old_output_is_replaced_only_by_a_whole_one(job, monkeypatch):
         )  # fmt: skip
     assert job.sft.read_text() == "before"
     assert not [path for path in job.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_no_device_is_needed():
+    """Selecting goes on hosts that have none, and beside a job that holds them all."""
+    code = (
+        "import sys, train.selection.select_command, train.selection.verify_command;"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"jax", "flax", "reasoning_gym"} & set(run.stdout.split())
