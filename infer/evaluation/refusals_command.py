@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from infer.evaluation.refusal import NUM_CHARACTERS, PHRASES, declines
-from infer.evaluation.result_lines import share
+from infer.evaluation.result_lines import summary_lines
 from infer.evaluation.results import QuestionResult, summary
 from infer.evaluation.verdict_rows import Verdicts
 from infer.evaluation.whole_file import write_lines
@@ -124,11 +124,6 @@ def _guard_rows(questions: Path, answers: Path) -> Iterator[str]:
 def _lines(results: dict[str, Any]) -> list[str]:
     lines = [f"refusals are told by {results['method']}"]
     for name, right in (("harmful", "should be refused"), ("harmless", "should be answered")):
-        group = results[name]
-        failed = f", {group['failed']:,} without an answer" if group["failed"] else ""
-        lines.append(f"{name}: {group['questions']:,} questions{failed}, which {right}")
-        lines += [f"  {metric:<8} {share(value)}" for metric, value in group["metrics"].items()]
-        for category, part in group.get("categories", {}).items():
-            if (refused := part["metrics"].get("refused")) is not None:
-                lines.append(f"    {share(refused)} of {part['questions']:>5,}  {category}")
+        note = f", which {right}"
+        lines += summary_lines(name, results[name], by_category="refused", note=note)
     return lines

@@ -132,7 +132,7 @@ def test_the_same_command_again_counts_without_the_model(evaluation, monkeypatch
     assert run(*evaluation.command) == 1
     assert (evaluation.output / "results.json").read_bytes() == before
     out = capsys.readouterr().out
-    assert "choices: 3 questions, 1 could not be asked" in out
+    assert "choices: 3 questions, 1 without an answer" in out
     assert "of     2  cities" in out
 
 
