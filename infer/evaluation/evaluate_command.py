@@ -22,6 +22,7 @@ def evaluate(
     *,
     output: Path,
     questions: int = 100,
+    question_seed: int = 1 << 30,
     max_new_tokens: int = 128,
     seed: int = 0,
     format: Literal["auto", "chat", "raw"] = "auto",
@@ -46,7 +47,9 @@ def evaluate(
       output: a folder, for what is asked, answered and counted.
       questions: of a task whose questions are generated.
       max_new_tokens: the longest answer to a question that does not say.
-      seed: of questions that are generated, and of answers that are drawn.
+      question_seed: of questions that are generated: question i is drawn with this number plus i,
+        so training data from seeds far below shares none.
+      seed: of answers that are drawn.
       format: whether questions are put in the chat format or as plain text; by default as the model
         is tuned.
       quiet: print plain lines of progress and the results only.
@@ -56,6 +59,7 @@ def evaluate(
     from infer.evaluation.tasks import read_task
     from infer.generate_command import prompt_format
     from infer.text_side import load_text_side
+    from llama_jax.batch_files.job_origin import read_origin
     from llama_jax.checkpoints.formats import open_source
     from llama_jax.checkpoints.huggingface_repo import resolve_source
 
@@ -63,7 +67,7 @@ def evaluate(
         raise InputError(f"--questions must be at least 1, not {questions}")
     if not task:
         raise InputError("give at least one task")
-    tasks = [read_task(name, num_questions=questions, seed=seed) for name in task]
+    tasks = [read_task(name, num_questions=questions, seed=question_seed) for name in task]
     names = [one.name for one in tasks]
     if len(set(names)) < len(names):
         raise InputError(f"task {max(names, key=names.count)}: is given twice; give it once")
@@ -87,14 +91,17 @@ def evaluate(
         return code
     results = {
         "model": model,
-        "model_sha256": json.loads((output / "answers.jsonl.manifest.json").read_text())[
-            "fingerprint"
-        ],
+        "model_sha256": read_origin(output / "answers.jsonl").model_sha256,
         "llama_jax": __version__,
-        "options": {"questions": questions, "max_new_tokens": max_new_tokens, "seed": seed,
-                    "format": format},
+        "options": {
+            "questions": questions,
+            "question_seed": question_seed,
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+            "format": format,
+        },
         "tasks": _count(tasks, rows, output),
-    }  # fmt: skip
+    }
     write_lines(output / "results.json", [json.dumps(results, indent=2, ensure_ascii=False)])
     print("\n".join(result_lines(results["tasks"])))
     return code

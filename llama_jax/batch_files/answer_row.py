@@ -118,8 +118,10 @@ def parse_answer_row(fields: dict[str, Any], line: int, num_bytes: int = 0) -> A
     else:
         refuse_unknown(fields, _PLAIN_FIELDS, _refuse)
         body, model = fields, None
-        choices = _choices(fields) if "choices" in fields else [fields]
-        samples = [_plain_sample(choice, place) for place, choice in enumerate(choices)]
+        if "choices" in fields:
+            samples = [_choice(choice, place) for place, choice in enumerate(_choices(fields))]
+        else:
+            samples = [_made(fields, fields.get("text"), 0, "the row")]
     if not isinstance(model, str | None):
         _refuse("model: must be text")
     samples.sort(key=lambda sample: sample.index)
@@ -149,7 +151,7 @@ def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sample(choice: dict[str, Any], place: int) -> AnsweredSample:
-    """Of an OpenAI choice: of a chat, or of a completion."""
+    """A choice of OpenAI's: of a chat, or of a completion."""
     where = f"choices[{place}]"
     index = choice.get("index", place)
     if type(index) is not int:
@@ -163,10 +165,10 @@ def _sample(choice: dict[str, Any], place: int) -> AnsweredSample:
     return _made(merged, message.get("content"), index, f"{where}.message")
 
 
-def _plain_sample(choice: dict[str, Any], place: int) -> AnsweredSample:
+def _choice(choice: dict[str, Any], place: int) -> AnsweredSample:
+    """One of several of a plain row."""
     where = f"choices[{place}]"
-    if "custom_id" not in choice:
-        refuse_unknown(choice, _CHOICE_FIELDS, lambda reason: _refuse(f"{where}.{reason}"))
+    refuse_unknown(choice, _CHOICE_FIELDS, lambda reason: _refuse(f"{where}.{reason}"))
     return _made(choice, choice.get("text"), place, where)
 
 

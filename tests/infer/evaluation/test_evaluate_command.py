@@ -119,7 +119,7 @@ def test_open_questions_are_marked_by_their_verifiers(evaluation):
     assert len(marks_of(evaluation, "open")["line-2"]["answers"]) == 3
     sums = marks_of(evaluation, "reasoning-gym:chain_sum")
     for index, row in sums.items():
-        metadata = {"verifier": "reasoning-gym", "task": "chain_sum", "seed": 0, "size": 3,
+        metadata = {"verifier": "reasoning-gym", "task": "chain_sum", "seed": 1 << 30, "size": 3,
                     "index": int(index), "config": {}}  # fmt: skip
         assert row["scores"] == [verifier_of(metadata)(text) for text in row["answers"]]
         assert row["cut_off"] in (0, 1)

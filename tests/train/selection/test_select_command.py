@@ -235,6 +235,11 @@ def test_hostile_scores_are_refused_and_nothing_is_written(job, capsys, rows, me
         ([*ANSWERS, answer("z", "?")], "custom_id 'z' is not in"),
         ([ANSWERS[1], ANSWERS[0], *ANSWERS[2:]], "line 1: is of 'a', where"),
         ([ANSWERS[0] | {"reward": 1}], "line 1: reward: unknown field"),
+        (
+            [answer("a", "x", "y") | {"choices": [{"text": "x", "finish_reason": "stop", "a": 1}]}],
+            "choices[0].a: unknown field",
+        ),
+        ([openai_answer("a", {"content": 3})], "choices[0].message: has no text"),
         ([ANSWERS[1] | {"choices": []}], "choices: must be a list that is not empty"),
         ([{"custom_id": "a", "text": "x"}], "finish_reason: must be text, not None"),
         ([{"custom_id": "a", "finish_reason": "stop"}], "has no text"),
