@@ -139,6 +139,12 @@ def batch_sharding(mesh: Mesh, rules: Rules = TRAINING) -> NamedSharding:
     return NamedSharding(mesh, mesh_spec((None, BATCH, SEQUENCE), rules))
 
 
+def rows_sharding(batch: NamedSharding) -> NamedSharding:
+    """Of what a batch has of each row and not of each token, `[A, B, ...]`: its rows split as those
+    of `batch`, which is `batch_sharding`."""
+    return NamedSharding(batch.mesh, PartitionSpec(*batch.spec[:2]))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())

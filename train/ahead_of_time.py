@@ -35,7 +35,7 @@ def compile_step(run: RunConfig, stage: int, mesh: Mesh, batch_step: BatchStep) 
             make_network(run, stage_model(run, stage), mesh),
             run.optimizer,
             lambda step: config.learning_rate.rate(step, first_step=0, num_steps=1),
-            z_loss=run.z_loss,
+            loss=config.loss,
             state=state,
         )
-        return step.lower(state, batch).compile()
+        return step.lower(state, {}, batch).compile()

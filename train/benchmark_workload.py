@@ -15,7 +15,7 @@ from llama_jax.config import (
 )
 from llama_jax.errors import InputError
 from train.config import CheckpointConfig, RunConfig
-from train.measure_training import batch_of
+from train.data.row import Row
 
 SIZES: dict[str, ModelConfig] = {
     "tiny": TINY,
@@ -104,7 +104,7 @@ def packed_batch(
         raise InputError(f"--data {folder}: has {len(data)} rows; give --rows {len(data)} at most")
     taken = [data[index] for index in range(rows)]
     shape = (micro_batches, rows // micro_batches, row_length + 1)
-    return batch_of(
+    return Row(
         np.stack([row.tokens for row in taken]).reshape(shape),
         np.stack([row.segment_ids for row in taken]).reshape(shape),
-    )
+    ).arrays()

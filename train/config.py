@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 from llama_jax.config import ModelConfig, RopeScaling
 from sharding.mesh import MeshShape
+from train.losses.cross_entropy import CrossEntropy
 from train.schedules import LearningRate
+
+# The losses that a stage may have.
+StageLoss = CrossEntropy
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class StageConfig:
       mixture: where rows come from.
       batch: rows a step, by tokens seen in the stage; the first begins at 0.
       learning_rate: by step.
+      loss: what is minimised; it must fit the kind of rows in the mixture.
       rope_theta: replaces that of the model from here on; None keeps it.
       rope_scaling: replaces that of the model from here on; None keeps it.
       gate: what must hold at its end.
@@ -119,6 +124,7 @@ class StageConfig:
     mixture: tuple[Source, ...]
     batch: tuple[BatchStep, ...]
     learning_rate: LearningRate
+    loss: StageLoss = CrossEntropy()
     rope_theta: float | None = None
     rope_scaling: RopeScaling | None = None
     gate: Gate | None = None
@@ -134,12 +140,14 @@ class EvaluationSet:
       path: folder that `llama-jax data prepare` wrote, with any row length that the model takes.
       num_rows: how many of its rows are evaluated.
       batch_rows: rows a step of evaluation, a multiple of the devices that split a batch.
+      loss: what is measured of them; None is the loss of the stage under way.
     """
 
     name: str
     path: str
     num_rows: int
     batch_rows: int
+    loss: StageLoss | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,6 @@ class RunConfig:
         the embedding and the head are never quantised.
       matmul_implementation: what multiplies 8-bit numbers: auto, xla, cublas, mosaic_gpu or
         emulate.
-      z_loss: weight of the squared log-normaliser in the loss (arXiv 2204.02311, section 5).
       vocab_chunk: rows of the head that the loss multiplies at once, on each device.
       optimizer: AdamW and what steps are skipped.
       stages: in order.
@@ -216,7 +223,6 @@ class RunConfig:
     attention: tuple[str, ...] = ("auto",)
     matmul: str = "bfloat16"
     matmul_implementation: str = "auto"
-    z_loss: float = 0.0
     vocab_chunk: int = 8192
     evaluations: tuple[EvaluationSet, ...] = ()
     evaluate_every_steps: int = 0

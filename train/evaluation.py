@@ -1,15 +1,14 @@
 """The loss on held-out rows: the same rows in the same batches every time, on any mesh.
 
-Each set is prepared like training data and may have a row length of its own. The number is the mean
-negative log-probability of its targets, in nats a token, by the loss that training uses; without
-the z-loss, so that runs with and without it compare.
+Each set is prepared like training data and may have a row length of its own. It is measured by the
+loss that training uses, or by one of its own: text, say, by cross-entropy while a model is trained
+on preferences.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,10 +17,9 @@ from llama_jax.model import Params
 from sharding.placement import batch_sharding
 from train.config import BatchStep, EvaluationSet
 from train.data.batch_schedule import BatchSchedule
-from train.data.loader import Batch, Loader
+from train.data.loader import Batch, BatchRow, Loader
 from train.data.packed_rows import PackedRows
-from train.data.row import Row
-from train.losses.cross_entropy import cross_entropy
+from train.losses.loss import Frozen, Loss
 from train.network import Network
 
 
@@ -31,14 +29,19 @@ def evaluate(
     sets: Sequence[EvaluationSet],
     mesh: Mesh,
     *,
+    loss: Loss,
+    frozen: Frozen,
     tokenizer_sha256: str | None = None,
 ) -> dict[str, float]:
-    """Mean loss of each set, in nats a token: name -> loss, in the order of `sets`.
+    """Mean loss of each set: name -> loss, in the order of `sets`, and `name/metric` for what the
+    loss shows of held-out rows beside it.
 
     To be called by all processes, on the mesh (`sharding.placement.on_mesh`).
 
     Args:
       params: on `mesh`.
+      loss: of the sets that have none of their own.
+      frozen: what `loss` reads beside `params`, on `mesh`.
       tokenizer_sha256: that the sets must have been prepared with; None takes any.
 
     Raises `InputError` if a set is missing, too short, of another tokenizer, or if its rows are
@@ -59,18 +62,21 @@ def evaluate(
             first_step=0,
             num_steps=-(-held_out.num_rows // held_out.batch_rows),
         )
+        by_loss = held_out.loss or loss
         sums = []
         with loader:
             for batch in loader:
-                sums.append(_loss_and_count(params, batch, network))
+                sums.append(_sums(params, frozen, batch, network, by_loss))
                 jax.block_until_ready(sums[-2:-1])  # one batch ahead of the devices, not all
-        total, count = np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0)
-        if not count:
+        total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
+        if not total["loss"][1]:
             raise InputError(
-                f"evaluation set {held_out.name}: its rows have no token to predict; prepare other "
-                "text"
+                f"evaluation set {held_out.name}: its rows have no {by_loss.counts} that count; "
+                "prepare other data"
             )
-        losses[held_out.name] = float(total / count)
+        means = {name: float(top / bottom) for name, (top, bottom) in total.items()}
+        losses[held_out.name] = means["loss"]
+        losses |= {f"{held_out.name}/{name}": means[name] for name in by_loss.held_out}
     return losses
 
 
@@ -93,15 +99,24 @@ class HeldOutRows:
                 f"rows of {held_out.path}, not {held_out.num_rows}"
             )
 
-    def __getitem__(self, index: int) -> Row:
-        if index < self._num_rows:
-            return self._rows[index]
-        return Row(*np.zeros((2, self.row_length + 1), np.int32))
+    def __getitem__(self, index: int) -> BatchRow:
+        return self._rows[index] if index < self._num_rows else _EmptyRow(self._rows[0])
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _loss_and_count(params: Params, batch: Batch, network: Network) -> tuple[jax.Array, jax.Array]:
-    """Sum of the negative log-probabilities and number of the targets that count, float32."""
+class _EmptyRow:
+    """A row like another, with zeros in all its arrays: no segment, and nothing that counts."""
+
+    def __init__(self, like: BatchRow) -> None:
+        self._like = like
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        return {name: np.zeros_like(values) for name, values in self._like.arrays().items()}
+
+
+@functools.partial(jax.jit, static_argnames=("network", "loss"))
+def _sums(
+    params: Params, frozen: Frozen, batch: Batch, network: Network, loss: Loss
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Numerator and denominator of each metric, float32 scalars."""
     rows = {name: values[0] for name, values in batch.items()}  # the one micro-batch
-    sums = cross_entropy(params, rows, network=network, z_loss=0.0)
-    return sums.negative_log_prob, jnp.sum(rows["loss_mask"], dtype=jnp.float32)
+    return loss.sums(params, frozen, rows, network=network).metrics

@@ -20,6 +20,7 @@ from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.evaluation import evaluate
+from train.losses.loss import Frozen
 from train.losses.token_log_probs import token_log_probs
 from train.metrics_log import MetricsLog
 from train.network import Network
@@ -65,13 +66,19 @@ class Job:
         """The model of stage `stage`, ready for the mesh; of -1, as it was before the first."""
         return make_network(self.run, stage_model(self.run, stage), self.mesh)
 
-    def evaluate(self, network: Network, params: Params) -> dict[str, float]:
-        """The loss of each held-out set, in nats a token."""
+    def frozen(self, stage: int) -> Frozen:
+        """The arrays that the loss of stage `stage` reads and no step changes."""
+        return {}
+
+    def evaluate(self, network: Network, params: Params, stage: int) -> dict[str, float]:
+        """The loss of each held-out set: its own, or that of stage `stage`."""
         return evaluate(
             network,
             params,
             self.run.evaluations,
             self.mesh,
+            loss=self.run.stages[stage].loss,
+            frozen=self.frozen(stage),
             tokenizer_sha256=self.tokenizer_sha256,
         )
 

@@ -18,7 +18,10 @@ from llama_jax.model import Params
 from sharding.mesh import make_mesh
 from sharding.placement import batch_sharding, init_sharded_params, on_mesh
 from train.config import RunConfig
+from train.data.row import Row
 from train.job import make_network
+from train.losses.cross_entropy import CrossEntropy
+from train.losses.loss import Loss
 from train.optimizer import make_optimizer
 from train.state import abstract_state, new_state
 from train.step import make_train_step
@@ -34,6 +37,7 @@ def measure_training(
     batch: dict[str, np.ndarray],
     *,
     num_steps: int,
+    loss: Loss = CrossEntropy(),  # noqa: B008
     params: Params | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, Any]:
@@ -43,12 +47,13 @@ def measure_training(
       run: model, mesh, precision, remat policy, optimiser; its stages are not looked at.
       batch: `[A, B, T]` of A micro-batches, as `train/step.py` takes it; every step has it.
       num_steps: at least 1.
+      loss: what is minimised, without frozen arrays.
       params: weights to start from; random ones of `run.seed` if None.
       devices: that the mesh is made of, all if None.
 
     Returns:
       `seconds` of every step, `step_seconds_p50`, what `Throughput` gives for it, `losses` of all
-      steps (nats a token), `compile_seconds`, `devices` and `device_kind`, `memory_bytes` of one
+      steps, `compile_seconds`, `devices` and `device_kind`, `memory_bytes` of one
       device as the compiler planned it (`arguments`, `temporary`, `total`), and, where the device
       says so, `device_peak_bytes`.
 
@@ -81,17 +86,17 @@ def measure_training(
             make_network(run, run.model, mesh),
             run.optimizer,
             lambda step: jnp.float32(LEARNING_RATE),
-            z_loss=run.z_loss,
+            loss=loss,
             state=abstract,
         )
         placed = jax.device_put(batch, sharding)
         began = time.perf_counter()
-        compiled = step.lower(state, placed).compile()
+        compiled = step.lower(state, {}, placed).compile()
         compile_seconds = time.perf_counter() - began
 
         losses, times, earlier = [], [], None
         for _ in range(WARM_UP + num_steps):
-            state, metrics = compiled(state, placed)
+            state, metrics = compiled(state, {}, placed)
             if earlier is not None:
                 losses.append(float(earlier["loss"]))
                 times.append(time.perf_counter())
@@ -137,16 +142,4 @@ def random_batch(
     `[A, rows / A, T]`."""
     shape = (micro_batches, rows // micro_batches, row_length + 1)
     tokens = np.random.default_rng(seed).integers(0, vocab_size, shape, np.int32)
-    return batch_of(tokens, np.ones(shape, np.int32))
-
-
-def batch_of(tokens: np.ndarray, segment_ids: np.ndarray) -> dict[str, np.ndarray]:
-    """A batch `[A, B, T]` of rows int32 `[A, B, T + 1]` with the documents of their tokens, 0 for
-    padding: a target counts if it is in the document of its input."""
-    here, there = segment_ids[..., :-1], segment_ids[..., 1:]
-    return {
-        "tokens": tokens[..., :-1],
-        "targets": tokens[..., 1:],
-        "segment_ids": here,
-        "loss_mask": (here == there) & (here != 0),
-    }
+    return Row(tokens, np.ones(shape, np.int32)).arrays()

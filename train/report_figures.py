@@ -36,7 +36,7 @@ def loss_figure(runs: Sequence[RunHistory], axis: str) -> "Figure | None":
             axes.plot(x, loss.values, color=colour, alpha=0.28, linewidth=0.8)
         label = f"{prefix}training" + (f",\nmean of {span} lines" if span > 1 else "")
         axes.plot(x, smoothed(loss.values, span), color=colour, linewidth=1.8, label=label)
-        for position, (name, series) in enumerate(run.evaluation.items()):
+        for position, (name, series) in enumerate(run.held_out_losses.items()):
             axes.plot(
                 run.x_values(series.steps, axis),
                 series.values,
@@ -47,8 +47,33 @@ def loss_figure(runs: Sequence[RunHistory], axis: str) -> "Figure | None":
                 markersize=4.5,
                 label=f"{prefix}held out: {name}",
             )
-    axes.set_ylabel("loss, nats a token")
+    axes.set_ylabel(f"loss, {' or '.join(dict.fromkeys(run.loss_unit for run in runs))}")
     log_scale_if_wide(axes, 2.5)
+    return finish(figure, runs, axis)
+
+
+def preference_figure(runs: Sequence[RunHistory], axis: str) -> "Figure | None":
+    """How often the better answer is ranked first, and the rewards of better and worse ones."""
+    if not any("accuracy" in run.train for run in runs):
+        return None
+    figure, panels = new_figure(2, height=5.0)
+    draw_lines(panels[0], runs, axis, {"accuracy": "training"}, scale=100)
+    for index, run in enumerate(runs):
+        held_out = [name for name in run.evaluation if name.endswith("/accuracy")]
+        for position, name in enumerate(held_out):
+            series = run.evaluation[name]
+            panels[0].plot(
+                run.x_values(series.steps, axis),
+                series.values * 100,
+                color=COLOURS[(index if len(runs) > 1 else position + 1) % len(COLOURS)],
+                linestyle="--",
+                marker=MARKERS[position % len(MARKERS)],
+                label=f"{run_prefix(runs, run)}held out: {name.removesuffix('/accuracy')}",
+            )
+    panels[0].set_ylabel("better answer first, %")
+    names = {"reward_chosen": "better", "reward_rejected": "worse", "margin": "margin"}
+    draw_lines(panels[1], runs, axis, names)
+    panels[1].set_ylabel("reward")
     return finish(figure, runs, axis)
 
 
@@ -143,6 +168,7 @@ def sources_figure(runs: Sequence[RunHistory], axis: str) -> "Figure | None":
 # File name -> heading and what draws it.
 FIGURES: dict[str, tuple[str, Callable]] = {
     "loss": ("Loss", loss_figure),
+    "preferences": ("Preferences", preference_figure),
     "learning_rate": ("Learning rate", learning_rate_figure),
     "gradient_norm": ("Gradient norm", gradient_norm_figure),
     "throughput": ("Throughput", throughput_figure),

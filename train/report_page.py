@@ -33,10 +33,13 @@ def summary(run: RunHistory) -> dict[str, str]:
         span = smoothing_span(len(train["loss"]))
         last = train["loss"][-span:]
         loss = np.nanmean(last) if np.isfinite(last).any() else np.nan
-        rows["final training loss"] = f"{loss:.4f} nats a token (mean of the last {span} lines)"
-    for name, series in run.evaluation.items():
+        rows["final training loss"] = f"{loss:.4f} {run.loss_unit} (mean of the last {span} lines)"
+    for name, series in run.held_out_losses.items():
         best = np.nanmin(series.values) if np.isfinite(series.values).any() else np.nan
         rows[f"final loss, {name}"] = f"{series.values[-1]:.4f} (lowest {best:.4f})"
+    for name, series in run.evaluation.items():
+        if name not in run.held_out_losses:
+            rows[f"final {name}"] = f"{series.values[-1]:.4f}"
     rows["skipped steps"] = f"{np.nansum(train.get('skipped', np.zeros(1))):.0f}"
     for name, text, form in (
         ("tokens_per_second", "tokens/s", "{:,.0f}"),

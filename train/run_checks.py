@@ -5,17 +5,15 @@ worth a page of checks. Each message names the field as the command line does, b
 `stages[2].batch[0].rows` is `--stages.2.batch.0.rows`.
 """
 
-import math
-
 import jax.numpy as jnp
 
-from llama_jax.errors import InputError
 from llama_jax.kernels.select import check_attention_names
 from llama_jax.model import REMAT_POLICIES
 from llama_jax.quantization.training_matmul import UNQUANTIZED, check_matmul
 from sharding.mesh import MeshShape
 from train.config import RunConfig, StageConfig
 from train.data.batch_schedule import BatchSchedule
+from train.field_checks import at_least, divides, positive, require
 from train.schedules import WarmupCosine
 
 
@@ -27,12 +25,12 @@ def check_run(run: RunConfig, num_devices: int) -> MeshShape:
     mesh = run.mesh.resolve(num_devices)
     _check_mesh(run, mesh)
     _check_names(run)
-    _require(bool(run.stages), "stages", "must have at least one")
+    require(bool(run.stages), "stages", "must have at least one")
     names = [stage.name for stage in run.stages]
     for index, stage in enumerate(run.stages):
         place = f"stages[{index}]"
-        _require(bool(stage.name), f"{place}.name", "must not be empty")
-        _require(names.index(stage.name) == index, f"{place}.name", f"{stage.name} is there twice")
+        require(bool(stage.name), f"{place}.name", "must not be empty")
+        require(names.index(stage.name) == index, f"{place}.name", f"{stage.name} is there twice")
         _check_stage(run, stage, mesh, place)
     _check_evaluations(run, mesh)
     _check_numbers(run)
@@ -43,7 +41,7 @@ def check_kernels(run: RunConfig) -> None:
     """Raises `InputError` for names of attention and of products that no device could follow."""
     check_attention_names(run.attention)
     check_matmul(run.matmul, run.matmul_implementation)
-    _require(
+    require(
         run.matmul == UNQUANTIZED or run.model.num_layers > 2,
         "matmul",
         f"{run.matmul} would quantise nothing: of {run.model.num_layers} layers the first and the "
@@ -55,15 +53,15 @@ def _check_mesh(run: RunConfig, mesh: MeshShape) -> None:
     model = run.model
     for axis in ("stage", "context"):
         size = getattr(mesh, axis)
-        _require(size == 1, f"mesh.{axis}", f"must be 1, not {size}: not supported in training yet")
+        require(size == 1, f"mesh.{axis}", f"must be 1, not {size}: not supported in training yet")
     for name in ("num_heads", "num_kv_heads", "feed_forward_dim", "vocab_size"):
-        _divides(mesh.tensor, getattr(model, name), "mesh.tensor", f"model.{name}")
-    _divides(mesh.fsdp, model.model_dim, "mesh.fsdp", "model.model_dim")
+        divides(mesh.tensor, getattr(model, name), "mesh.tensor", f"model.{name}")
+    divides(mesh.fsdp, model.model_dim, "mesh.fsdp", "model.model_dim")
 
 
 def _check_names(run: RunConfig) -> None:
     remat = ", ".join(REMAT_POLICIES)
-    _require(run.remat in REMAT_POLICIES, "remat", f"must be one of {remat}, not {run.remat!r}")
+    require(run.remat in REMAT_POLICIES, "remat", f"must be one of {remat}, not {run.remat!r}")
     check_kernels(run)
     fields = {
         "compute_dtype": run.compute_dtype,
@@ -72,8 +70,8 @@ def _check_names(run: RunConfig) -> None:
     }
     for field, name in fields.items():
         known = ("float32", "bfloat16")
-        _require(name in known, field, f"must be one of {', '.join(known)}, not {name!r}")
-    _require(
+        require(name in known, field, f"must be one of {', '.join(known)}, not {name!r}")
+    require(
         jnp.finfo(run.param_dtype).bits >= jnp.finfo(run.compute_dtype).bits,
         "param_dtype",
         f"{run.param_dtype} is less precise than compute_dtype {run.compute_dtype}",
@@ -83,45 +81,46 @@ def _check_names(run: RunConfig) -> None:
 def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str) -> None:
     model = run.model
     for field in ("num_tokens", "row_length"):
-        _at_least(getattr(stage, field), 1, f"{place}.{field}")
-    _require(
+        at_least(getattr(stage, field), 1, f"{place}.{field}")
+    require(
         stage.row_length <= model.context_length,
         f"{place}.row_length",
         f"{stage.row_length} is over model.context_length {model.context_length}",
     )
-    _divides(mesh.context * mesh.tensor, stage.row_length, "mesh.tensor", f"{place}.row_length")
-    _at_least(stage.average_last, 0, f"{place}.average_last")
+    divides(mesh.context * mesh.tensor, stage.row_length, "mesh.tensor", f"{place}.row_length")
+    at_least(stage.average_last, 0, f"{place}.average_last")
     if stage.rope_theta is not None:
-        _positive(stage.rope_theta, f"{place}.rope_theta")
+        positive(stage.rope_theta, f"{place}.rope_theta")
 
-    _require(bool(stage.mixture), f"{place}.mixture", "must have at least one source")
+    require(bool(stage.mixture), f"{place}.mixture", "must have at least one source")
     sources = [source.name for source in stage.mixture]
     for index, source in enumerate(stage.mixture):
         where = f"{place}.mixture[{index}]"
-        _require(sources.index(source.name) == index, f"{where}.name", "is there twice")
-        _positive(source.weight, f"{where}.weight")
+        require(sources.index(source.name) == index, f"{where}.name", "is there twice")
+        positive(source.weight, f"{where}.weight")
 
-    _require(bool(stage.batch), f"{place}.batch", "must have at least one step")
+    require(bool(stage.batch), f"{place}.batch", "must have at least one step")
     starts = [step.after_tokens for step in stage.batch]
-    _require(starts[0] == 0, f"{place}.batch[0].after_tokens", f"must be 0, not {starts[0]}")
+    require(starts[0] == 0, f"{place}.batch[0].after_tokens", f"must be 0, not {starts[0]}")
     for index, step in enumerate(stage.batch):
         where = f"{place}.batch[{index}]"
         if index:
             ascends = step.after_tokens > starts[index - 1]
-            _require(ascends, f"{where}.after_tokens", f"must be over {starts[index - 1]}")
-        _at_least(step.rows, 1, f"{where}.rows")
-        _at_least(step.micro_batches, 1, f"{where}.micro_batches")
+            require(ascends, f"{where}.after_tokens", f"must be over {starts[index - 1]}")
+        at_least(step.rows, 1, f"{where}.rows")
+        at_least(step.micro_batches, 1, f"{where}.micro_batches")
         parts = step.micro_batches * mesh.data * mesh.fsdp
-        _require(
+        require(
             step.rows % parts == 0,
             f"{where}.rows",
             f"{step.rows} is not a multiple of {parts} = {step.micro_batches} micro-batches x "
             f"data {mesh.data} x fsdp {mesh.fsdp}",
         )
     _check_rate(stage, place)
+    stage.loss.check(f"{place}.loss")
     _check_gate(run, stage, place)
     num_steps = BatchSchedule(stage.batch, row_length=stage.row_length).steps_for(stage.num_tokens)
-    _require(
+    require(
         stage.average_last <= num_steps,
         f"{place}.average_last",
         f"{stage.average_last} is over the {num_steps} steps of the stage",
@@ -131,43 +130,45 @@ def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str
 def _check_rate(stage: StageConfig, place: str) -> None:
     rate, place = stage.learning_rate, f"{place}.learning_rate"
     first, last = ("peak", "end") if isinstance(rate, WarmupCosine) else ("start", "end")
-    _positive(getattr(rate, first), f"{place}.{first}")
-    _at_least(getattr(rate, last), 0, f"{place}.{last}")
+    positive(getattr(rate, first), f"{place}.{first}")
+    at_least(getattr(rate, last), 0, f"{place}.{last}")
     if isinstance(rate, WarmupCosine):
-        _at_least(rate.warmup_steps, 0, f"{place}.warmup_steps")
-        _at_least(rate.decay_steps, rate.warmup_steps + 1, f"{place}.decay_steps")
+        at_least(rate.warmup_steps, 0, f"{place}.warmup_steps")
+        at_least(rate.decay_steps, rate.warmup_steps + 1, f"{place}.decay_steps")
 
 
 def _check_gate(run: RunConfig, stage: StageConfig, place: str) -> None:
     gate, place = stage.gate, f"{place}.gate"
     if gate is None:
         return
-    _require(
+    require(
         not stage.average_last,
         place,
         "cannot stand with average_last: which checkpoints to keep would depend on its rounds",
     )
     _one_of_sets(run, gate.short_set, f"{place}.short_set")
-    _at_least(gate.max_loss_increase, 0, f"{place}.max_loss_increase")
-    _require(
+    at_least(gate.max_loss_increase, 0, f"{place}.max_loss_increase")
+    require(
         0 <= gate.needle_accuracy <= 1, f"{place}.needle_accuracy", "must be a share, from 0 to 1"
     )
-    _at_least(gate.num_needles, 1, f"{place}.num_needles")
-    _at_least(gate.max_extra_rounds, 0, f"{place}.max_extra_rounds")
-    _at_least(gate.extra_tokens, 1 if gate.max_extra_rounds else 0, f"{place}.extra_tokens")
+    at_least(gate.num_needles, 1, f"{place}.num_needles")
+    at_least(gate.max_extra_rounds, 0, f"{place}.max_extra_rounds")
+    at_least(gate.extra_tokens, 1 if gate.max_extra_rounds else 0, f"{place}.extra_tokens")
     ends = ("stop", "continue")
-    _require(gate.on_failure in ends, f"{place}.on_failure", f"must be one of {', '.join(ends)}")
+    require(gate.on_failure in ends, f"{place}.on_failure", f"must be one of {', '.join(ends)}")
 
 
 def _check_evaluations(run: RunConfig, mesh: MeshShape) -> None:
     names = [held_out.name for held_out in run.evaluations]
     for index, held_out in enumerate(run.evaluations):
         place = f"evaluations[{index}]"
-        _require(names.index(held_out.name) == index, f"{place}.name", "is there twice")
-        _at_least(held_out.num_rows, 1, f"{place}.num_rows")
-        _at_least(held_out.batch_rows, 1, f"{place}.batch_rows")
-        _divides(mesh.data * mesh.fsdp, held_out.batch_rows, "mesh.data * mesh.fsdp",
+        require(names.index(held_out.name) == index, f"{place}.name", "is there twice")
+        at_least(held_out.num_rows, 1, f"{place}.num_rows")
+        at_least(held_out.batch_rows, 1, f"{place}.batch_rows")
+        divides(mesh.data * mesh.fsdp, held_out.batch_rows, "mesh.data * mesh.fsdp",
                  f"{place}.batch_rows")  # fmt: skip
+        if held_out.loss is not None:
+            held_out.loss.check(f"{place}.loss")
     if run.checkpoint.best_set is not None:
         _one_of_sets(run, run.checkpoint.best_set, "checkpoint.best_set")
 
@@ -176,49 +177,30 @@ def _check_numbers(run: RunConfig) -> None:
     optimizer = run.optimizer
     for name in ("beta1", "beta2"):
         value = getattr(optimizer, name)
-        _require(0 <= value < 1, f"optimizer.{name}", f"must be from 0 to below 1, not {value}")
+        require(0 <= value < 1, f"optimizer.{name}", f"must be from 0 to below 1, not {value}")
     for name in ("epsilon", "clip_norm"):
-        _positive(getattr(optimizer, name), f"optimizer.{name}")
-    _at_least(optimizer.weight_decay, 0, "optimizer.weight_decay")
-    _at_least(optimizer.max_skipped, 1, "optimizer.max_skipped")
+        positive(getattr(optimizer, name), f"optimizer.{name}")
+    at_least(optimizer.weight_decay, 0, "optimizer.weight_decay")
+    at_least(optimizer.max_skipped, 1, "optimizer.max_skipped")
     if optimizer.spike_factor is not None:
-        _require(optimizer.spike_factor > 1, "optimizer.spike_factor", "must be over 1")
-    _require(0 <= run.seed < 1 << 32, "seed", f"must be from 0 to 2**32 - 1, not {run.seed}")
-    _at_least(run.z_loss, 0, "z_loss")
-    _at_least(run.vocab_chunk, 1, "vocab_chunk")
-    _at_least(run.log_every_steps, 1, "log_every_steps")
-    _at_least(run.evaluate_every_steps, 0, "evaluate_every_steps")
-    _require(
+        require(optimizer.spike_factor > 1, "optimizer.spike_factor", "must be over 1")
+    require(0 <= run.seed < 1 << 32, "seed", f"must be from 0 to 2**32 - 1, not {run.seed}")
+    at_least(run.vocab_chunk, 1, "vocab_chunk")
+    at_least(run.log_every_steps, 1, "log_every_steps")
+    at_least(run.evaluate_every_steps, 0, "evaluate_every_steps")
+    require(
         bool(run.evaluations) or not run.evaluate_every_steps,
         "evaluate_every_steps",
         f"{run.evaluate_every_steps}, and there are no evaluations; give 0 or a set",
     )
-    _at_least(run.checkpoint.every_steps, 1, "checkpoint.every_steps")
-    _at_least(run.checkpoint.keep, 1, "checkpoint.keep")
+    at_least(run.checkpoint.every_steps, 1, "checkpoint.every_steps")
+    at_least(run.checkpoint.keep, 1, "checkpoint.keep")
     if run.profile is not None:
-        _at_least(run.profile.first_step, 1, "profile.first_step")
-        _at_least(run.profile.num_steps, 1, "profile.num_steps")
-
-
-def _require(condition: bool, field: str, message: str) -> None:
-    if not condition:
-        raise InputError(f"{field}: {message}")
-
-
-def _at_least(value: float, least: float, field: str) -> None:
-    is_right = math.isfinite(value) and value >= least
-    _require(is_right, field, f"must be at least {least}, not {value}")
-
-
-def _positive(value: float, field: str) -> None:
-    _require(math.isfinite(value) and value > 0, field, f"must be over 0, not {value}")
-
-
-def _divides(part: int, whole: int, part_field: str, whole_field: str) -> None:
-    _require(whole % part == 0, part_field, f"{part} does not divide {whole_field} {whole}")
+        at_least(run.profile.first_step, 1, "profile.first_step")
+        at_least(run.profile.num_steps, 1, "profile.num_steps")
 
 
 def _one_of_sets(run: RunConfig, name: str, field: str) -> None:
     names = [held_out.name for held_out in run.evaluations]
     known = ", ".join(names) or "there are none"
-    _require(name in names, field, f"{name!r} is no evaluation set ({known})")
+    require(name in names, field, f"{name!r} is no evaluation set ({known})")

@@ -2,8 +2,9 @@
 
 Names that have a meaning here, in lines of kind `train`: `loss`, `learning_rate`, `gradient_norm`,
 `skipped` (steps skipped since the last line), `total_tokens` (of the run so far), `rows/NAME` (rows
-of source NAME in the stage so far), and what `StepTimer` and `Throughput` give. Every number in a
-line of kind `evaluation` is the loss of the set it is named for, in nats a token.
+of source NAME in the stage so far), what `StepTimer` and `Throughput` give, and what a loss counts:
+`tokens`, `pairs` or `comparisons` of a step. In a line of kind `evaluation` a number named for a
+set is its loss, and `SET/METRIC` another metric of it.
 """
 
 from collections import Counter
@@ -20,6 +21,8 @@ from train.metrics_file import METRICS_FILE, number, read_metrics
 from train.run_json import CONFIG_FILE
 
 _NO_VALUES = ("step", "kind", "time", "stage")
+# What a loss may be a mean over, and one of it.
+_COUNTED = {"tokens": "token", "pairs": "pair", "comparisons": "comparison"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,17 @@ class RunHistory:
     def steps(self) -> np.ndarray:
         """float64 `[n]`, those of all lines of kind `train`."""
         return self.train["step"].values
+
+    @property
+    def loss_unit(self) -> str:
+        """What a loss is measured in: `nats a token`."""
+        counted = [one for name, one in _COUNTED.items() if name in self.train]
+        return f"nats a {' or '.join(counted or ['token'])}"
+
+    @property
+    def held_out_losses(self) -> dict[str, Series]:
+        """The loss of each held-out set, by its name."""
+        return {name: series for name, series in self.evaluation.items() if "/" not in name}
 
     def x_values(self, steps: np.ndarray, axis: str) -> np.ndarray:
         """Where `steps` lie on an axis of `steps` or of `tokens`."""

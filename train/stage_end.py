@@ -51,7 +51,7 @@ def try_gate(job: Job, state: TrainState, progress: Progress) -> GateDecision:
     """Measures the loss on short texts and looks for needles in rows of the stage's length."""
     stage = job.run.stages[progress.stage]
     network = job.network(progress.stage)
-    losses = job.evaluate(network, state.params)
+    losses = job.evaluate(network, state.params, progress.stage)
     rows = NeedleRows(
         job.tokenizer,
         stage_mixture(job, progress.stage),
@@ -81,7 +81,7 @@ def average(job: Job, state: TrainState, progress: Progress) -> TrainState:
     said = ", ".join(map(str, steps))
     job.log.write(progress.step, "event", {"averaged": f"the weights of steps {said}"})
     if job.run.evaluations:
-        losses = job.evaluate(job.network(progress.stage), params)
+        losses = job.evaluate(job.network(progress.stage), params, progress.stage)
         averaged = {f"{name}_averaged": loss for name, loss in losses.items()}
         job.log.write(progress.step, "evaluation", averaged)
     return dataclasses.replace(state, params=params)

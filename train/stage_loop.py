@@ -46,7 +46,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
     stage = run.stages[progress.stage]
     num_steps = stage_steps(stage, progress.gate_rounds)
     first_step = progress.stage_first_step
-    network = job.network(progress.stage)
+    network, frozen = job.network(progress.stage), job.frozen(progress.stage)
     job.log.begin_stage(stage.name, first_step=first_step, num_steps=num_steps)
     pinned = [first_step + step for step in average_steps(stage, num_steps)]
     job.checkpointer.pin(pinned)
@@ -54,7 +54,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
     # What the gate compares with
     if stage.gate and not progress.stage_step and not progress.baselines:
         # The model as it was, without the RoPE of this stage: what it forgets is to be recovered.
-        losses = job.evaluate(job.network(progress.stage - 1), state.params)
+        losses = job.evaluate(job.network(progress.stage - 1), state.params, progress.stage)
         progress = dataclasses.replace(progress, baselines=losses)
     if progress.stage_step >= num_steps:
         return state, progress
@@ -77,7 +77,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
         network,
         run.optimizer,
         lambda step: stage.learning_rate.rate(step, **planned),
-        z_loss=run.z_loss,
+        loss=stage.loss,
         state=job.abstract_state(),
     )
     compiled = {}
@@ -94,9 +94,9 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
             shape = batch["tokens"].shape
             if shape not in compiled:
                 with timer.aside("compile"):
-                    compiled[shape] = train_step.lower(state, batch).compile()
+                    compiled[shape] = train_step.lower(state, frozen, batch).compile()
             with job.profiler.step(step, results=log.pending):
-                state, metrics = compiled[shape](state, batch)
+                state, metrics = compiled[shape](state, frozen, batch)
             log.add(stage_step, metrics)
 
             told = job.preemption.requested(step)
@@ -119,7 +119,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
             losses = {}
             if evaluates and not told:
                 with timer.aside("evaluation"):
-                    losses = job.evaluate(network, state.params)
+                    losses = job.evaluate(network, state.params, progress.stage)
                 job.log.write(step, "evaluation", losses)
             if last:
                 _refuse_divergence(stage, losses or {"training": training_loss})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from train.config import OptimizerConfig
-from train.losses.cross_entropy import Batch, LossSums, cross_entropy
+from train.losses.loss import Batch, Frozen, Loss
 from train.network import Network
 from train.optimizer import make_optimizer
 from train.state import TrainState
@@ -28,29 +28,30 @@ def make_train_step(
     optimizer_config: OptimizerConfig,
     learning_rate: Callable[[jax.Array], jax.Array],
     *,
-    z_loss: float,
+    loss: Loss,
     state: TrainState,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted step `(state, batch) -> (state, metrics)`; the given state is donated.
+) -> Callable[[TrainState, Frozen, Batch], tuple[TrainState, Metrics]]:
+    """The jitted step `(state, frozen, batch) -> (state, metrics)`; the given state is donated.
 
     Args:
       learning_rate: of the step, counted over the run.
+      loss: what is minimised; it says which arrays the batch has, `[A, B, ...]` for A micro-batches
+        of B rows, and what `frozen` holds.
       state: abstract or real; its shardings are those of the result.
 
-    The batch is `tokens`, `targets`, `segment_ids`, `loss_mask`, each `[A, B, T]` for A
-    micro-batches. Metrics are float32 scalars: `loss` in nats a token, `z_loss` (the mean squared
-    log-normaliser), `gradient_norm` before clipping, `update_norm`, `parameter_norm`,
-    `learning_rate`, `tokens` (valid targets), `skipped` (0 or 1), `skipped_in_a_row`.
+    Metrics are float32 scalars: those of the loss, how many tokens, pairs or the like it counted,
+    under that name, `gradient_norm` before clipping, `update_norm`, `parameter_norm`,
+    `learning_rate`, `skipped` (0 or 1), `skipped_in_a_row`.
     """
     optimizer = make_optimizer(optimizer_config)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        count = jnp.sum(batch["loss_mask"], dtype=jnp.float32)
+    def train_step(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[TrainState, Metrics]:
+        count = loss.count(batch)
 
         def mean_loss(params, micro_batch):
-            sums = cross_entropy(params, micro_batch, network=network, z_loss=z_loss)
-            return sums.total / jnp.maximum(count, 1.0), sums
+            sums = loss.sums(params, frozen, micro_batch, network=network)
+            return sums.total / jnp.maximum(count, 1.0), sums.metrics
 
         def gradient(params, micro_batch):
             gradients, sums = jax.grad(mean_loss, has_aux=True)(params, micro_batch)
@@ -58,7 +59,7 @@ def make_train_step(
             return jax.lax.with_sharding_constraint(gradients, shardings.params), sums
 
         gradients, sums = _sum_over_micro_batches(gradient, state.params, batch)
-        loss = sums.negative_log_prob / count
+        of_loss = {name: top / bottom for name, (top, bottom) in sums.items()}
         norm = optax.tree.norm(gradients)
         directions, optimizer_state = optimizer.update(
             gradients, state.optimizer_state, state.params
@@ -68,7 +69,7 @@ def make_train_step(
         update_norm = optax.tree.norm(updates)
         params = optax.apply_updates(state.params, updates)
 
-        accepted = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(update_norm)
+        accepted = jnp.isfinite(of_loss["loss"]) & jnp.isfinite(norm) & jnp.isfinite(update_norm)
         if optimizer_config.spike_factor is not None:
             limit = optimizer_config.spike_factor * state.norm_average
             accepted &= (state.norm_average == 0.0) | (norm <= limit)
@@ -93,13 +94,12 @@ def make_train_step(
             skipped_in_a_row=in_a_row,
         )
         metrics = {
-            "loss": loss,
-            "z_loss": sums.squared_normaliser / count,
+            **of_loss,
             "gradient_norm": norm,
             "update_norm": update_norm,
             "parameter_norm": optax.tree.norm(state.params),
             "learning_rate": rate,
-            "tokens": count,
+            loss.counts: count,
             "skipped": refused,
             "skipped_in_a_row": in_a_row,
         }
@@ -109,7 +109,7 @@ def make_train_step(
 
 
 def _sum_over_micro_batches(gradient, params, batch: Batch):
-    """Gradients and loss sums, added up over the leading dimension of `batch`."""
+    """Gradients and sums of metrics, added up over the leading dimension of `batch`."""
     num_micro_batches = batch["tokens"].shape[0]
     if num_micro_batches == 1:
         gradients, sums = gradient(params, jax.tree.map(lambda x: x[0], batch))
@@ -118,7 +118,6 @@ def _sum_over_micro_batches(gradient, params, batch: Batch):
     def add(total, micro_batch):
         return jax.tree.map(jnp.add, total, gradient(params, micro_batch)), None
 
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-    zero = jnp.zeros((), jnp.float32)
-    start = (zeros, LossSums(zero, zero, zero))
-    return jax.lax.scan(add, start, batch)[0]
+    of_one = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], batch))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), of_one)
+    return jax.lax.scan(add, zeros, batch)[0]

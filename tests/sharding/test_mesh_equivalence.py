@@ -15,7 +15,7 @@ from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import batch_sharding, init_sharded_params, on_mesh
 from train.config import OptimizerConfig, RunConfig
 from train.job import make_network
-from train.losses.cross_entropy import cross_entropy
+from train.losses.cross_entropy import CrossEntropy
 from train.optimizer import make_optimizer
 from train.schedules import WarmupCosine
 from train.state import abstract_state, new_state
@@ -83,7 +83,7 @@ def first_gradient(shape, run):
         batch = jax.tree.map(lambda x: x[0], jax.device_put(batch, batch_sharding(mesh)))
 
         def loss(params):
-            sums = cross_entropy(params, batch, network=network, z_loss=Z_LOSS)
+            sums = CrossEntropy(Z_LOSS).sums(params, {}, batch, network=network)
             return sums.total / jnp.sum(batch["loss_mask"])
 
         return jax.device_get(jax.jit(jax.value_and_grad(loss))(params))
@@ -94,7 +94,8 @@ def make_step(shape, run):
     mesh = mesh_of(shape)
     abstract = abstract_state(run.model, make_optimizer(OPTIMIZER), mesh, dtype=jnp.float32)
     network = make_network(run, run.model, mesh)
-    return make_train_step(network, OPTIMIZER, RATE, z_loss=Z_LOSS, state=abstract), abstract
+    step = make_train_step(network, OPTIMIZER, RATE, loss=CrossEntropy(Z_LOSS), state=abstract)
+    return step, abstract
 
 
 def train(shape, run, micro_batches):
@@ -108,7 +109,7 @@ def train(shape, run, micro_batches):
         history = []
         for index in range(NUM_STEPS):
             batch = {name: values[index] for name, values in batches(micro_batches).items()}
-            state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)))
+            state, metrics = step(state, {}, jax.device_put(batch, batch_sharding(mesh)))
             history.append([float(metrics[name]) for name in ("loss", "gradient_norm", "tokens")])
         return np.array(history), jax.device_get(state.params)
 
@@ -190,7 +191,7 @@ def lower(shape, run, micro_batches=1):
             name: jax.ShapeDtypeStruct(values.shape[1:], values.dtype, sharding=sharding)
             for name, values in batches(micro_batches).items()
         }
-        return step.lower(abstract, batch).compile()
+        return step.lower(abstract, {}, batch).compile()
 
 
 def test_each_device_has_its_part_of_everything():

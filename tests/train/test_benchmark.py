@@ -21,7 +21,8 @@ from llama_jax.model import init_params
 from train.benchmark import bench_train
 from train.benchmark_peer import measure_peer
 from train.benchmark_workload import SIZES, bare_run, override, run_of
-from train.measure_training import batch_of, measure_training
+from train.data.row import Row
+from train.measure_training import measure_training
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -40,7 +41,7 @@ def test_both_sides_do_the_same_work_on_packed_rows(tmp_path):
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, TINY.vocab_size, (2, 8, 33), np.int32)
     segments = np.sort(rng.integers(1, 4, tokens.shape, np.int32), axis=-1)
-    batch = batch_of(tokens, segments)
+    batch = Row(tokens, segments).arrays()
     run = override(bare_run(TINY), compute_dtype="float32")
     devices = jax.devices()[:1]
     ours = measure_training(run, batch, num_steps=2, params=params, devices=devices)

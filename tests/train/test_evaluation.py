@@ -1,6 +1,7 @@
 """The loss on held-out rows: what it should be, on any mesh, and what it refuses."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from train.config import EvaluationSet
 from train.data.packed_rows import PackedRows
 from train.data.shard_writer import write_rows
 from train.evaluation import evaluate
+from train.losses.cross_entropy import CrossEntropy
 from train.losses.token_log_probs import token_log_probs
 from train.network import Network
 
@@ -45,6 +47,9 @@ def folders(tmp_path_factory):
     return folder
 
 
+measure_on = functools.partial(evaluate, loss=CrossEntropy(), frozen={})
+
+
 def measure(params, sets, shape, num_devices):
     mesh = make_mesh(shape, jax.devices()[:num_devices])
     network = Network(
@@ -56,7 +61,7 @@ def measure(params, sets, shape, num_devices):
     )
     with on_mesh(mesh):
         placed = jax.device_put(params, param_shardings(MODEL, mesh))
-        return evaluate(network, placed, sets, mesh, tokenizer_sha256=HASH)
+        return measure_on(network, placed, sets, mesh, tokenizer_sha256=HASH)
 
 
 @jax.jit
@@ -122,7 +127,7 @@ def test_rows_longer_than_the_context_are_refused(params, folders):
     network = Network(short, REFERENCE, token_log_probs, jnp.float32, "none")
     sets = (EvaluationSet("long", str(folders / "long"), 1, 1),)
     with pytest.raises(InputError, match="rows of 32 tokens are longer than the model's context_l"):
-        evaluate(network, params, sets, mesh)
+        measure_on(network, params, sets, mesh)
 
 
 def test_another_tokenizer_is_refused(params, folders):
@@ -130,4 +135,4 @@ def test_another_tokenizer_is_refused(params, folders):
     network = Network(MODEL, REFERENCE, token_log_probs, jnp.float32, "none")
     sets = (EvaluationSet("short", str(folders / "short"), 1, 1),)
     with pytest.raises(InputError, match="was prepared with the tokenizer aaaaaaaaaaaa"):
-        evaluate(network, params, sets, mesh, tokenizer_sha256="b" * 64)
+        measure_on(network, params, sets, mesh, tokenizer_sha256="b" * 64)

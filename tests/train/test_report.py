@@ -30,7 +30,8 @@ def run(tmp_path_factory):
             for step in range(first_step + 1, first_step + num_steps + 1):
                 log.write(step, "train", values_of(step, step - first_step))
                 if step % 5 == 0:
-                    log.write(step, "evaluation", {"web": 20.0 - step, "code": 10.0})
+                    held_out = {"web": 20.0 - step, "code": 10.0, "code/accuracy": 0.75}
+                    log.write(step, "evaluation", held_out)
     (folder / "config.json").write_text(json.dumps({"seed": 3, "output": "<script>"}))
     return folder
 
@@ -53,6 +54,11 @@ def values_of(step, stage_step):
         "compile_seconds": 9.0 if stage_step == 1 else 0.0,
         "checkpoint_seconds": 0.5,
         "evaluation_seconds": 0.0,
+        "accuracy": 0.5 + step / 100,
+        "reward_chosen": 0.1 * step,
+        "reward_rejected": -0.1 * step,
+        "margin": 0.2 * step,
+        "pairs": 16,
         "rows/web": 3 * stage_step,
         "rows/code": stage_step,
     }
@@ -74,8 +80,9 @@ def test_the_summary_says_what_a_run_came_to(run):
     rows = summary(read_run(run, name="x"))
     assert rows["steps"] == "20" and rows["tokens"] == "20,000" and rows["skipped steps"] == "2"
     assert rows["stages"] == "pretrain, long_context_131072, anneal"
-    assert rows["final training loss"].startswith("5.0000 nats")
+    assert rows["final training loss"].startswith("5.0000 nats a pair")
     assert rows["final loss, web"] == "0.0000 (lowest 0.0000)"
+    assert rows["final code/accuracy"] == "0.7500" and "final loss, code/accuracy" not in rows
     assert rows["tokens/s"] == "5,000 (median)" and rows["MFU, causal"] == "40.0% (median)"
     assert rows["compile time"] == "27.0 s" and rows["checkpoint time"] == "10.0 s"
 
@@ -155,7 +162,7 @@ def test_the_page_needs_no_other_file_and_runs_no_script(run, tmp_path, capsys):
         "report.html",
         *(f"{name}.png" for name in FIGURES),
     }
-    assert "6 pictures" in capsys.readouterr().out
+    assert f"{len(FIGURES)} pictures" in capsys.readouterr().out
 
 
 def test_what_differs_between_runs_is_marked(run):

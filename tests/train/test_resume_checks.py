@@ -9,6 +9,7 @@ from llama_jax.config import LinearScaling
 from llama_jax.errors import InputError
 from sharding.mesh import MeshShape
 from train.config import EvaluationSet, Gate, ProfileWindow, Source
+from train.losses.cross_entropy import CrossEntropy
 from train.progress import Progress
 from train.resume_checks import changed_fields, check_resume, latest_progress
 from train.schedules import Linear
@@ -77,7 +78,7 @@ FIXED = {
     "compute_dtype": changed(compute_dtype="bfloat16"),
     "param_dtype": changed(param_dtype="bfloat16"),
     "matmul": changed(matmul="fp8_rowwise"),
-    "z_loss": changed(z_loss=1e-4),
+    "stages[1].loss.z_loss": changed_stage(1, loss=CrossEntropy(1e-4)),
     "optimizer.beta2": changed_optimizer(beta2=0.99),
     "stages[0].num_tokens": changed_stage(0, num_tokens=5),
     "stages[0].mixture[0].weight": changed_stage(

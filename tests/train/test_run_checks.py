@@ -8,6 +8,7 @@ from configs.tiny_cpu import tiny_cpu
 from llama_jax.errors import InputError
 from sharding.mesh import MeshShape
 from train.config import BatchStep, CheckpointConfig, Gate, ProfileWindow, Source
+from train.losses.cross_entropy import CrossEntropy
 from train.run_checks import check_run
 from train.schedules import Linear, WarmupCosine
 
@@ -96,7 +97,8 @@ MISTAKES = {
     "optimizer.spike_factor": (0.5, "optimizer.spike_factor: must be over 1"),
     "optimizer.max_skipped": (0, "optimizer.max_skipped: must be at least 1"),
     "seed": (-1, "seed: must be from 0"),
-    "z_loss": (NAN, "z_loss: must be at least 0, not nan"),
+    "stages[0].loss.z_loss": (NAN, "stages[0].loss.z_loss: must be at least 0, not nan"),
+    "evaluations[0].loss": (CrossEntropy(-1.0), "evaluations[0].loss.z_loss: must be at least 0"),
     "vocab_chunk": (0, "vocab_chunk: must be at least 1"),
     "evaluate_every_steps": (-1, "evaluate_every_steps: must be at least 0"),
     "log_every_steps": (0, "log_every_steps: must be at least 1"),

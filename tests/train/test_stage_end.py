@@ -131,7 +131,7 @@ def test_a_gate_compares_with_the_model_before_the_stage(data, tmp_path, monkeyp
     """Not with the same weights under the stage's RoPE, which a jump of it makes worse at once."""
     evaluated = []
 
-    def evaluate(job, network, params):
+    def evaluate(job, network, params, stage):
         evaluated.append(network.config.rope_scaling)
         return {"short": float(len(evaluated))}
 

@@ -9,6 +9,7 @@ from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import on_mesh
 from train.config import CheckpointConfig, OptimizerConfig, RunConfig
 from train.job import make_network
+from train.losses.cross_entropy import CrossEntropy
 from train.optimizer import make_optimizer
 from train.state import abstract_state
 from train.step import make_train_step
@@ -25,13 +26,14 @@ def test_a_step_keeps_the_dtypes_of_the_state(param_dtype, micro_batches):
         dtype = jnp.dtype(param_dtype)
         state = abstract_state(TINY, make_optimizer(config), mesh, dtype=dtype)
         network = make_network(run, TINY, mesh)
-        step = make_train_step(network, config, lambda _: jnp.float32(0.1), z_loss=0.0, state=state)
+        rate = jnp.float32(0.1)
+        step = make_train_step(network, config, lambda _: rate, loss=CrossEntropy(), state=state)
         shape = (micro_batches, 2, 8)
         batch = {
             name: jax.ShapeDtypeStruct(shape, jnp.bool_ if name == "loss_mask" else jnp.int32)
             for name in ("tokens", "targets", "segment_ids", "loss_mask")
         }
-        after, _ = jax.eval_shape(step, state, batch)
+        after, _ = jax.eval_shape(step, state, {}, batch)
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, (state, after))
     assert dtypes[0] == dtypes[1]
     adam = state.optimizer_state[1]

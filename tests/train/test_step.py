@@ -15,7 +15,7 @@ from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import batch_sharding, on_mesh
 from train.config import OptimizerConfig, RunConfig
 from train.job import make_network
-from train.losses.cross_entropy import cross_entropy
+from train.losses.cross_entropy import CrossEntropy
 from train.optimizer import decay_mask, make_optimizer
 from train.schedules import Linear, WarmupCosine
 from train.state import abstract_state, new_state
@@ -60,7 +60,8 @@ def step_and_state(z_loss=0.0):
     optimizer = make_optimizer(OPTIMIZER)
     abstract = abstract_state(CONFIG, optimizer, MESH, dtype=jnp.float32)
     rate = functools.partial(Linear(1e-2, 1e-2).rate, first_step=0, num_steps=NUM_STEPS)
-    step = make_train_step(NETWORK, OPTIMIZER, rate, z_loss=z_loss, state=abstract)
+    loss = CrossEntropy(z_loss)
+    step = make_train_step(NETWORK, OPTIMIZER, rate, loss=loss, state=abstract)
     return step, abstract
 
 
@@ -76,7 +77,7 @@ def make_state(**fields):
 def take(state, batch, z_loss=0.0):
     """The state after a step, which the step before it does not lose, and the metrics."""
     with on_mesh(MESH):
-        state, metrics = step_and_state(z_loss)[0](jax.tree.map(jnp.copy, state), batch)
+        state, metrics = step_and_state(z_loss)[0](jax.tree.map(jnp.copy, state), {}, batch)
     return state, {name: float(value) for name, value in metrics.items()}
 
 
@@ -170,7 +171,7 @@ def test_the_gradient_with_z_loss_is_that_of_the_formula():
         return jnp.sum(losses * batch["loss_mask"])
 
     def ours(params):
-        return cross_entropy(params, batch, network=NETWORK, z_loss=weight).total
+        return CrossEntropy(weight).sums(params, {}, batch, network=NETWORK).total
 
     with on_mesh(MESH):
         expected, gradient = jax.jit(jax.value_and_grad(dense))(params)

@@ -19,7 +19,7 @@ from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import batch_sharding, on_mesh
 from train.config import OptimizerConfig, RunConfig
 from train.job import make_network
-from train.losses.cross_entropy import cross_entropy
+from train.losses.cross_entropy import CrossEntropy
 from train.optimizer import make_optimizer
 from train.schedules import WarmupCosine
 from train.state import abstract_state, new_state
@@ -78,7 +78,7 @@ def our_gradient(params, config, tokens, segments):
         return jax.jit(
             jax.grad(
                 lambda params: (
-                    cross_entropy(params, batch, network=network, z_loss=0.0).total
+                    CrossEntropy().sums(params, {}, batch, network=network).total
                     / batch["loss_mask"].sum()
                 )
             )
@@ -95,14 +95,14 @@ def our_run(params, config, tokens, segments, *, micro_batches):
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         state = jax.device_put(new_state(jax.tree.map(jnp.copy, params), optimizer), shardings)
         network = make_network(make_run(config), config, mesh)
-        step = make_train_step(network, OPTIMIZER, rate, z_loss=0.0, state=abstract)
+        step = make_train_step(network, OPTIMIZER, rate, loss=CrossEntropy(), state=abstract)
         history = []
         for row_tokens, row_segments in zip(tokens, segments, strict=True):
             shape = (micro_batches, ROWS // micro_batches, LENGTH)
             batch = our_batch(row_tokens, row_segments)
             batch = {name: value.reshape(shape) for name, value in batch.items()}
             batch = jax.device_put(batch, batch_sharding(mesh))
-            state, metrics = step(state, batch)
+            state, metrics = step(state, {}, batch)
             history.append((float(metrics["loss"]), float(metrics["gradient_norm"])))
     return np.array(history), state.params
 

@@ -91,8 +91,8 @@ def test_a_function_in_a_file_is_a_run(started, tmp_path):
         "def wrong():\n    return 5\n"
         "def needs(size, *, seed=1):\n    return tiny_cpu()\n"
     )
-    command.train(f"{file}:wider", "--z-loss", "0.5")
-    assert started[0][0] == dataclasses.replace(tiny_cpu(), seed=5, z_loss=0.5)
+    command.train(f"{file}:wider", "--vocab-chunk", "88")
+    assert started[0][0] == dataclasses.replace(tiny_cpu(), seed=5, vocab_chunk=88)
     with pytest.raises(InputError, match="mine.py: has no function 'wide'; did you mean wider"):
         command.train(f"{file}:wide")
     with pytest.raises(InputError, match="must return a RunConfig, not int"):

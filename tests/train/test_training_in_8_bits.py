@@ -15,9 +15,9 @@ from llama_jax.model import init_params
 from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import on_mesh
 from train.config import OptimizerConfig, RunConfig
+from train.data.row import Row
 from train.job import make_network
-from train.losses.cross_entropy import cross_entropy
-from train.measure_training import batch_of
+from train.losses.cross_entropy import CrossEntropy
 from train.optimizer import make_optimizer
 from train.schedules import WarmupCosine
 from train.state import abstract_state, new_state
@@ -50,7 +50,7 @@ def random_rows(text: np.ndarray, count: int, seed: int) -> dict[str, np.ndarray
     """`count` rows `[1, count, LENGTH]` from anywhere in `text`."""
     starts = np.random.default_rng(seed).integers(0, len(text) - LENGTH - 1, count)
     rows = text[starts[:, None] + np.arange(LENGTH + 1)].astype(np.int32)[None]
-    return batch_of(rows, np.ones_like(rows))
+    return Row(rows, np.ones_like(rows)).arrays()
 
 
 def held_out_loss(matmul: str, texts: dict[str, np.ndarray]) -> float:
@@ -64,16 +64,17 @@ def held_out_loss(matmul: str, texts: dict[str, np.ndarray]) -> float:
     assert (network.operators.edge_matmul is None) == (matmul == "bfloat16")
     with on_mesh(mesh):
         abstract = abstract_state(MODEL, optimizer, mesh, dtype=jnp.float32)
-        step = make_train_step(network, run.optimizer, RATE, z_loss=0.0, state=abstract)
+        step = make_train_step(network, run.optimizer, RATE, loss=CrossEntropy(), state=abstract)
         state = new_state(init_params(MODEL, jax.random.key(0)), optimizer)
         for index in range(NUM_STEPS):
-            state, metrics = step(state, random_rows(texts["train"], ROWS, index))
+            state, metrics = step(state, {}, random_rows(texts["train"], ROWS, index))
             assert not metrics["skipped"]
         unseen = jax.tree.map(lambda x: x[0], random_rows(texts["validation"], NUM_HELD_OUT, 0))
-        sums = jax.jit(lambda params: cross_entropy(params, unseen, network=network, z_loss=0.0))(
+        sums = jax.jit(lambda params: CrossEntropy().sums(params, {}, unseen, network=network))(
             state.params
         )
-    return float(sums.negative_log_prob) / unseen["loss_mask"].sum()
+    total, count = sums.metrics["loss"]
+    return float(total / count)
 
 
 @pytest.mark.slow

@@ -7,34 +7,55 @@ the same for any number of processes, and a run continues from any step on any n
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Sharding
 
 from llama_jax.errors import InputError
+from sharding.placement import rows_sharding
 
 if TYPE_CHECKING:
     from train.data.batch_schedule import BatchSchedule
-    from train.data.mixture import Mixture
 
 _MAX_THREADS = 16
 
-# tokens, targets, segment_ids: int32; loss_mask: bool; each [A, B, T].
+# What the kind of row has, such as tokens, targets, segment_ids int32 and loss_mask bool [A, B, T].
 Batch = dict[str, jax.Array]
+
+
+class BatchRow(Protocol):
+    """A row of any kind."""
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """What a batch has of it, by name. Of one data set all rows have the same names, shapes and
+        dtypes; `tokens` `[T]` is among them."""
+        ...
+
+
+class RowSequence(Protocol):
+    """Rows by number, such as a stage's `Mixture`; reading is safe from several threads at once.
+
+    Attributes:
+      row_length: T.
+    """
+
+    row_length: int
+
+    def __getitem__(self, index: int) -> BatchRow: ...
 
 
 class _HostRows(NamedTuple):
     """What this process reads of a step.
 
     Attributes:
-      shape: (A, B, T) of the step on all devices.
+      num_rows: of a micro-batch on all devices (B).
       rows: ascending numbers within a micro-batch of the rows that this process's devices hold.
-      arrays: of a batch, [A, len(rows), T] each.
+      arrays: of a batch, `[A, len(rows), ...]` each.
     """
 
-    shape: tuple[int, int, int]
+    num_rows: int
     rows: np.ndarray
     arrays: Mapping[str, np.ndarray]
 
@@ -42,12 +63,15 @@ class _HostRows(NamedTuple):
 class Loader(Iterator[Batch]):
     """The batches of steps `first_step` to `first_step + num_steps - 1` of a stage, in order.
 
+    A batch has the arrays of its rows, stacked to `[A, B, ...]`. What a row has of each token,
+    `[T]`, is split as `sharding` says; of the rest, each device has its own rows whole.
+
     `close()` it, or use it in a `with`, to stop the threads before the last batch.
     """
 
     def __init__(
         self,
-        mixture: "Mixture",
+        mixture: RowSequence,
         schedule: "BatchSchedule",
         *,
         sharding: Sharding,
@@ -78,10 +102,7 @@ class Loader(Iterator[Batch]):
         host_rows = next(self._steps)
         with jax.transfer_guard("allow"):  # a loop may forbid transfers; this is the one it wants
             return {
-                name: jax.make_array_from_callback(
-                    host_rows.shape, self._sharding, _Slices(host_rows.rows, values)
-                )
-                for name, values in host_rows.arrays.items()
+                name: self._place(host_rows, values) for name, values in host_rows.arrays.items()
             }
 
     def __enter__(self) -> "Loader":
@@ -93,6 +114,12 @@ class Loader(Iterator[Batch]):
     def close(self) -> None:
         """Stops reading ahead; the loader is at its end."""
         self._steps.close()
+
+    def _place(self, host_rows: _HostRows, values: np.ndarray) -> jax.Array:
+        shape = (len(values), host_rows.num_rows, *values.shape[2:])
+        is_of_tokens = shape[2:] == (self._mixture.row_length,)
+        sharding = self._sharding if is_of_tokens else rows_sharding(self._sharding)
+        return jax.make_array_from_callback(shape, sharding, _Slices(host_rows.rows, values))
 
     def _check(self, num_rows: int, micro_batches: int) -> None:
         """Raises `InputError` if a step of `num_rows` rows cannot be split."""
@@ -117,32 +144,29 @@ class Loader(Iterator[Batch]):
         shape = (micro_batches, num_rows, self._mixture.row_length)
         slices = self._sharding.addressable_devices_indices_map(shape).values()
         rows = np.unique(np.concatenate([np.arange(num_rows)[index[1]] for index in slices]))
-        tokens, segment_ids = np.empty((2, shape[0], len(rows), shape[2] + 1), np.int32)
-        for micro_batch in range(micro_batches):
-            for place, row in enumerate(rows):
-                index = first_row + micro_batch * num_rows + int(row)
-                tokens[micro_batch, place], segment_ids[micro_batch, place] = self._mixture[index]
-        inputs = segment_ids[..., :-1]
-        arrays = {
-            "tokens": tokens[..., :-1],
-            "targets": tokens[..., 1:],
-            "segment_ids": inputs,
-            "loss_mask": (inputs == segment_ids[..., 1:]) & (inputs != 0),
-        }
-        return _HostRows(shape, rows, arrays)
+        read = [
+            self._mixture[first_row + micro_batch * num_rows + int(row)].arrays()
+            for micro_batch in range(micro_batches)
+            for row in rows
+        ]
+        arrays = {}
+        for name in read[0]:
+            values = np.stack([of_row[name] for of_row in read])
+            arrays[name] = values.reshape(micro_batches, len(rows), *values.shape[1:])
+        return _HostRows(num_rows, rows, arrays)
 
 
 class _Slices:
-    """The part of a global array [A, B, T] that a device asks for, out of this process's rows."""
+    """The part of a global array [A, B, ...] that a device asks for, out of this process's rows."""
 
     def __init__(self, rows: np.ndarray, values: np.ndarray) -> None:
         self._rows, self._values = rows, values
 
     def __call__(self, index: tuple[slice, ...]) -> np.ndarray:
-        micro_batches, rows, tokens = index
+        micro_batches, rows, *rest = index
         begin = np.searchsorted(self._rows, rows.start or 0)
         end = None if rows.stop is None else np.searchsorted(self._rows, rows.stop)
-        return np.ascontiguousarray(self._values[micro_batches, begin:end, tokens])
+        return np.ascontiguousarray(self._values[micro_batches, begin:end, *rest])
 
 
 def _parts(sharding: Sharding) -> tuple[int, int]:

@@ -1,0 +1,53 @@
+"""What a loss is to the step: a sum over what counts, divided once by the count of the whole step.
+
+A loss is a frozen dataclass of its numbers, held in `StageConfig.loss`. It never divides by itself,
+so that neither micro-batches nor devices with few tokens, pairs or comparisons weigh more.
+"""
+
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax
+
+from llama_jax.model import Params
+from train.network import Network
+
+Batch = dict[str, jax.Array]
+# Arrays that a step reads and does not change, {} if there are none: a reference policy, a teacher.
+Frozen = dict[str, Any]
+
+
+class LossSums(NamedTuple):
+    """Sums of one micro-batch, float32 scalars.
+
+    Attributes:
+      total: what is minimised, once it is divided by the step's count.
+      metrics: name -> numerator and denominator, each summed over the step before they are divided.
+        `loss` is one of them: what is shown of a step and of held-out rows.
+    """
+
+    total: jax.Array
+    metrics: dict[str, tuple[jax.Array, jax.Array]]
+
+
+class Loss(Protocol):
+    """Frozen and hashable, as its methods are traced by `jax.jit`.
+
+    Attributes:
+      counts: what the loss is a mean over, in the plural: `tokens`, `pairs`.
+      held_out: metrics that are shown of held-out rows beside `loss`.
+    """
+
+    counts: ClassVar[str]
+    held_out: ClassVar[tuple[str, ...]]
+
+    def check(self, place: str) -> None:
+        """Raises `InputError` that names a field below `place` whose number cannot be."""
+        ...
+
+    def count(self, batch: Batch) -> jax.Array:
+        """What the sums are divided by: a float32 scalar of the whole step, `[A, B, ...]`."""
+        ...
+
+    def sums(self, params: Params, frozen: Frozen, batch: Batch, *, network: Network) -> LossSums:
+        """Sums of one micro-batch, `[B, ...]`."""
+        ...
