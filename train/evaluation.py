@@ -117,6 +117,7 @@ class _EmptyRow:
 def _sums(
     params: Params, frozen: Frozen, batch: Batch, network: Network, loss: Loss
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Numerator and denominator of each metric, float32 scalars."""
+    """Numerator and denominator of the metrics that are shown, float32 scalars."""
     rows = {name: values[0] for name, values in batch.items()}  # the one micro-batch
-    return loss.sums(params, frozen, rows, network=network).metrics
+    metrics = loss.sums(params, frozen, rows, network=network).metrics
+    return {name: metrics[name] for name in ("loss", *loss.held_out)}
