@@ -91,9 +91,11 @@ def load_model(
       InputError: the checkpoint is incomplete or damaged; names the file and what to change.
     """
     from llama_jax.checkpoints.load import load_checkpoint
+    from llama_jax.model import refuse_reward_model
 
     path = resolve_source(str(path))
     source = open_source(path)
+    refuse_reward_model(source.config, str(path))
     generation = dict(source.assets.generation)
     apart = has_text_apart(source)
     place = path if apart else path / "generation_config.json"

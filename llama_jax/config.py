@@ -113,6 +113,8 @@ class ModelConfig:
       rope_scaling: how the frequencies stretch to a longer context, or None.
       context_length: the most tokens a sequence may have.
       tied_embeddings: whether the embedding matrix is also the head.
+      reward_head: whether it is a reward model, which has a vector that gives a text a score, and
+        no head.
     """
 
     vocab_size: int
@@ -127,6 +129,7 @@ class ModelConfig:
     rope_scaling: RopeScaling | None
     context_length: int
     tied_embeddings: bool
+    reward_head: bool = False
 
     def __post_init__(self):
         _check_numbers(self)
@@ -139,6 +142,11 @@ class ModelConfig:
             raise InputError(f"model config: head_dim {self.head_dim} must be even for RoPE")
         if self.head_dim == 2 and isinstance(self.rope_scaling, NtkScaling | DynamicNtkScaling):
             raise InputError("model config: NTK scaling needs a head_dim over 2")
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the head is a parameter of its own."""
+        return not (self.tied_embeddings or self.reward_head)
 
     def fold_ntk(self) -> "ModelConfig":
         """The same computation with static NTK scaling written as the `rope_theta` it amounts to,

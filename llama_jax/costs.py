@@ -17,17 +17,18 @@ def num_parameters(config: ModelConfig) -> int:
     attention = c.model_dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
     feed_forward = 3 * c.model_dim * c.feed_forward_dim
     norms = 2 * c.model_dim
-    vocabulary = c.vocab_size * c.model_dim * (1 if c.tied_embeddings else 2)
-    return c.num_layers * (attention + feed_forward + norms) + c.model_dim + vocabulary
+    outside = c.model_dim + c.vocab_size * c.model_dim * (2 if c.has_head else 1)
+    outside += c.model_dim if c.reward_head else 0
+    return c.num_layers * (attention + feed_forward + norms) + outside
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Weights that every token is multiplied by: no norms, no embedding look-up, one head."""
+    """Weights that every token is multiplied by: no norms, no embedding look-up, one head, which a
+    reward model has not."""
     c = config
     attention = c.model_dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
-    return c.num_layers * (attention + 3 * c.model_dim * c.feed_forward_dim) + (
-        c.vocab_size * c.model_dim
-    )
+    head = 0 if c.reward_head else c.vocab_size * c.model_dim
+    return c.num_layers * (attention + 3 * c.model_dim * c.feed_forward_dim) + head
 
 
 def forward_flops_per_token(config: ModelConfig, num_keys: float) -> float:
@@ -96,4 +97,6 @@ def weight_parts(
                 size = outputs * inputs + 4 * outputs
             parts[product.partition(".")[0]] += size
     parts["norms"] = (2 * c.num_layers + 1) * c.model_dim * itemsize
-    return parts if c.tied_embeddings else parts | {"head": vocabulary}
+    if c.reward_head:
+        parts["reward_head"] = c.model_dim * itemsize
+    return parts | {"head": vocabulary} if c.has_head else parts

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from llama_jax.config import ModelConfig, RopeScaling
 from sharding.mesh import MeshShape
+from train.losses.bradley_terry import BradleyTerry
 from train.losses.cross_entropy import CrossEntropy
+from train.losses.dpo import Dpo
 from train.schedules import LearningRate
 
 # The losses that a stage may have.
-StageLoss = CrossEntropy
+StageLoss = CrossEntropy | Dpo | BradleyTerry
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from train.config import OptimizerConfig
 
 # Every parameter's name is in one of the two; an unknown one is an error and not undecayed.
 DECAYED = {
-    "embedding", "head", "query", "key", "value", "output", "gate", "up", "down",
+    "embedding", "head", "reward_head", "query", "key", "value", "output", "gate", "up", "down",
 }  # fmt: skip
 NOT_DECAYED = {"scale"}
 

@@ -22,6 +22,7 @@ from llama_jax.checkpoints.interface import TensorSource, quantized_names
 from llama_jax.checkpoints.load import load_checkpoint
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
+from llama_jax.model import refuse_reward_model
 
 _ROW_TOKENS = 64
 _MAX_TEXT_ROWS = 16  # a row of float32 logits has 33 MB with the vocabulary of Llama 3
@@ -67,6 +68,8 @@ def compare(
     a, b = resolve_source(str(a)), resolve_source(str(b))
     sources = [open_source(path) for path in (a, b)]
     configs = [source.config for source in sources]
+    for path, config in zip((a, b), configs, strict=True):
+        refuse_reward_model(config, str(path))
     fields = [field.name for field in dataclasses.fields(ModelConfig)]
     lines = [
         f"{name}: {getattr(configs[0], name)} and {getattr(configs[1], name)}"

@@ -105,7 +105,7 @@ class HuggingFaceSource:
         for name, file in self._files.items():
             if name in known or _LEFTOVER.fullmatch(name):
                 continue
-            if name == "lm_head.weight":
+            if name == "lm_head.weight" and self.config.tied_embeddings:
                 self._check_tied_head()
                 continue
             raise InputError(

@@ -13,6 +13,7 @@ from llama_jax.checkpoints.typed_fields import TypedFields, make_from_file
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 
+_POLICY, _REWARD_MODEL = "LlamaForCausalLM", "LlamaForSequenceClassification"
 # Keys that name the numbers of a ModelConfig.
 _READ = frozenset(
     "vocab_size num_hidden_layers hidden_size num_attention_heads num_key_value_heads head_dim "
@@ -77,6 +78,7 @@ def config_from_huggingface(fields: dict[str, Any], *, file) -> ModelConfig:
         "rope_scaling": scaling,
         "context_length": context_length,
         "tied_embeddings": typed.boolean("tie_word_embeddings", False),
+        "reward_head": _is_reward_model(fields, file),
     }
     return make_from_file(ModelConfig, file, **sizes)
 
@@ -92,7 +94,7 @@ def config_to_huggingface(config: ModelConfig, dtype: np.dtype) -> dict[str, Any
             f"multiple of num_heads {config.num_heads}; convert to another format"
         )
     return {
-        "architectures": ["LlamaForCausalLM"],
+        **_architecture(config),
         "model_type": "llama",
         "vocab_size": config.vocab_size,
         "hidden_size": config.model_dim,
@@ -112,15 +114,36 @@ def config_to_huggingface(config: ModelConfig, dtype: np.dtype) -> dict[str, Any
     }
 
 
+def _is_reward_model(fields: dict[str, Any], file) -> bool:
+    """Raises `InputError` for a classifier with another number of labels than one."""
+    if fields.get("architectures") != [_REWARD_MODEL]:
+        return False
+    labels = fields.get("id2label")
+    num_labels = len(labels) if isinstance(labels, dict) else fields.get("num_labels")
+    if num_labels != 1:
+        raise InputError(
+            f"{file}: a {_REWARD_MODEL} that is a reward model has one label, its score; this one "
+            "has others (id2label)"
+        )
+    return True
+
+
+def _architecture(config: ModelConfig) -> dict[str, Any]:
+    if not config.reward_head:
+        return {"architectures": [_POLICY]}
+    labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+    return {"architectures": [_REWARD_MODEL], **labels}
+
+
 def _refuse_other_models(fields: dict[str, Any], file) -> None:
     if fields.get("model_type") != "llama":
         raise InputError(
             f"{file}: model_type {fields.get('model_type')!r} is not supported; only 'llama' is"
         )
-    if fields.get("architectures") not in (None, ["LlamaForCausalLM"]):
+    if fields.get("architectures") not in (None, [_POLICY], [_REWARD_MODEL]):
         raise InputError(
             f"{file}: architectures {fields['architectures']!r} is not supported; only "
-            "['LlamaForCausalLM'] is"
+            f"[{_POLICY!r}] is, and [{_REWARD_MODEL!r}] with one label"
         )
     for key, value in fields.items():
         if value is None or key.startswith("_") or key in _READ or key in _HARMLESS:

@@ -128,8 +128,10 @@ def params_from_config(config: ModelConfig, *, stored_kv_heads: int) -> dict[str
       stored_kv_heads: KV heads in the files, duplicates counted.
 
     Raises `InputError` for what the file cannot say: another RoPE scaling, a head dimension other
-    than `model_dim / num_heads`.
+    than `model_dim / num_heads`, a reward head.
     """
+    if config.reward_head:
+        raise InputError("Meta's files have no reward head; use --to hf or orbax")
     if config.head_dim * config.num_heads != config.model_dim:
         raise InputError(
             f"Meta's params.json has no head dimension: head_dim {config.head_dim} must be "

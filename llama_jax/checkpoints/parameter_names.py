@@ -24,7 +24,7 @@ class ParameterName:
       ours: path in `params`, with the layer after `blocks` (in memory, layers are stacked).
       dims: our dimensions, outermost first.
       foreign_dims: the same, grouped as the two (or one) dimensions that foreign files have.
-      huggingface, meta, gguf: the foreign names.
+      huggingface, meta, gguf: the foreign names; None where the format has no such tensor.
       rotated: whether RoPE acts on it, so that Meta's and GGUF's rows are in another order.
       meta_shard_dim: the foreign dimension that Meta's model-parallel shards split; None if each
         shard holds the whole tensor.
@@ -34,10 +34,15 @@ class ParameterName:
     dims: str
     foreign_dims: str
     huggingface: str
-    meta: str
-    gguf: str
+    meta: str | None
+    gguf: str | None
     rotated: bool = False
     meta_shard_dim: int | None = None
+
+    def is_in(self, config: ModelConfig) -> bool:
+        """Whether a model of `config` has it."""
+        only = {"head": config.has_head, "reward_head": config.reward_head}
+        return only.get(self.ours, True)
 
     @property
     def contracted(self) -> int:
@@ -153,6 +158,8 @@ PARAMETER_NAMES = (
         "output.weight",
         meta_shard_dim=0,
     ),
+    # transformers' LlamaForSequenceClassification with one label.
+    ParameterName("reward_head", "D", "1 D", "score.weight", None, None),
 )
 
 
@@ -182,18 +189,17 @@ class LayerTensor:
 def layer_tensors(config: ModelConfig) -> Iterator[LayerTensor]:
     """Every tensor a checkpoint of `config` has, in the order of the forward pass."""
     in_blocks = [row for row in PARAMETER_NAMES if row.ours.startswith("blocks.")]
-    embedding, final_norm, head = (row for row in PARAMETER_NAMES if row not in in_blocks)
+    embedding, *after = (row for row in PARAMETER_NAMES if row not in in_blocks)
     yield _at_layer(embedding, None, config)
     for layer in range(config.num_layers):
         for row in in_blocks:
             yield _at_layer(row, layer, config)
-    yield _at_layer(final_norm, None, config)
-    if not config.tied_embeddings:
-        yield _at_layer(head, None, config)
+    yield from (_at_layer(row, None, config) for row in after if row.is_in(config))
 
 
 def _at_layer(row: ParameterName, layer: int | None, config: ModelConfig) -> LayerTensor:
     size = {
+        "1": 1,
         "D": config.model_dim,
         "N": config.num_heads,
         "K": config.num_kv_heads,

@@ -15,7 +15,7 @@ def names_tree(config: ModelConfig, *, stacked: bool) -> Params:
     for all layers; else `blocks` is a tuple of layers."""
     tree: Params = {}
     for row in PARAMETER_NAMES:
-        if row.ours == "head" and config.tied_embeddings:
+        if not row.is_in(config):
             continue
         *parents, last = row.ours.replace(".{}", "").split(".")
         node = tree

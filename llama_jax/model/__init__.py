@@ -9,6 +9,8 @@ from llama_jax.model.forward import (
     init_params,
     logits,
     output_head,
+    refuse_reward_model,
+    rewards,
 )
 from llama_jax.model.forward_paged import forward_paged, init_page_pool
 from llama_jax.model.kv_cache import KVCache, init_cache
@@ -35,5 +37,7 @@ __all__ = [
     "logical_axes",
     "logits",
     "output_head",
+    "refuse_reward_model",
+    "rewards",
     "unstack_blocks",
 ]

@@ -91,9 +91,37 @@ def logits(params: Params, hidden: jax.Array, *, config: ModelConfig) -> jax.Arr
     )
 
 
+def rewards(params: Params, hidden: jax.Array, *, config: ModelConfig) -> jax.Array:
+    """float32 `[...]` rewards from hidden states `[..., D]`: at the last token of a text, what a
+    reward model gives the text.
+
+    Raises `InputError` if the model is none.
+    """
+    if not config.reward_head:
+        raise InputError(
+            "this model has no reward head, so it gives no scores; train it by the loss "
+            "BradleyTerry first"
+        )
+    # Sums and not a product of matrices, which on accelerators may round a float32.
+    return jnp.sum(hidden.astype(jnp.float32) * params["reward_head"].astype(jnp.float32), axis=-1)
+
+
 def output_head(params: Params, *, config: ModelConfig) -> jax.Array:
-    """The head `[V, D]`: the embedding where the two are tied."""
+    """The head `[V, D]`: the embedding where the two are tied.
+
+    Raises `InputError` if the model is a reward model.
+    """
+    refuse_reward_model(config, "this model")
     return params["embedding"] if config.tied_embeddings else params["head"]
+
+
+def refuse_reward_model(config: ModelConfig, name: str) -> None:
+    """Raises `InputError` if the model `name` is a reward model, which cannot answer."""
+    if config.reward_head:
+        raise InputError(
+            f"{name}: is a reward model, which scores texts and predicts none; give the policy, or "
+            "use llama-jax score"
+        )
 
 
 def init_boxed(config: ModelConfig, key: jax.Array) -> Params:

@@ -40,8 +40,10 @@ class Transformer(nn.Module):
         config = self.config
         vocabulary = (config.vocab_size, config.model_dim)
         embedding = self.param("embedding", normal(VOCAB, EMBED), vocabulary)
-        if not config.tied_embeddings:
+        if config.has_head:
             self.param("head", normal(VOCAB, EMBED), vocabulary)
+        if config.reward_head:
+            self.param("reward_head", normal(EMBED), (config.model_dim,))
 
         # A device looks up its own tokens in whole vectors. Left to itself the compiler looks up
         # all tokens in its part of each vector, and then moves the activations.

@@ -186,7 +186,9 @@ def test_legacy_type_and_harmless_keys_are_read():
     [
         ({"model_type": "mistral"}, "model_type"),
         ({"model_type": None}, "model_type"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
+        ({"architectures": ["LlamaForTokenClassification"]}, "architectures"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "has one label"),
+        ({"architectures": ["LlamaForSequenceClassification"], "id2label": 1}, "has one label"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),

@@ -127,7 +127,8 @@ def test_every_number_changes_the_logits(params, change):
 def test_every_shape_is_in_the_parameters():
     shapes = jax.tree.map(jnp.shape, abstract_params(TINY))
     sizes = {"vocab_size": 512, "num_layers": 3, "model_dim": 32, "num_heads": 8}
-    sizes |= {"num_kv_heads": 4, "head_dim": 8, "feed_forward_dim": 64, "tied_embeddings": True}
+    sizes |= {"num_kv_heads": 4, "head_dim": 8, "feed_forward_dim": 64}
+    sizes |= {"tied_embeddings": True, "reward_head": True}
     for field, value in sizes.items():
         changed = abstract_params(dataclasses.replace(TINY, **{field: value}))
         assert jax.tree.map(jnp.shape, changed) != shapes, field
