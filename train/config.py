@@ -113,6 +113,8 @@ class StageConfig:
       batch: rows a step, by tokens seen in the stage; the first begins at 0.
       learning_rate: by step.
       loss: what is minimised; it must fit the kind of rows in the mixture.
+      reference: checkpoint of the reference policy, for a loss that has one; None is the run's
+        `initial_weights`.
       rope_theta: replaces that of the model from here on; None keeps it.
       rope_scaling: replaces that of the model from here on; None keeps it.
       gate: what must hold at its end.
@@ -127,6 +129,7 @@ class StageConfig:
     batch: tuple[BatchStep, ...]
     learning_rate: LearningRate
     loss: StageLoss = CrossEntropy()
+    reference: str | None = None
     rope_theta: float | None = None
     rope_scaling: RopeScaling | None = None
     gate: Gate | None = None
@@ -186,7 +189,8 @@ class RunConfig:
       output: the run's folder: checkpoints, metrics, the config itself.
       model: what is trained.
       tokenizer: a file or folder that `load_tokenizer` knows; its hash must be that of the data.
-      initial_weights: a checkpoint of any format to start from; None starts from random weights.
+      initial_weights: a checkpoint of any format to start from, a policy's for a reward model too;
+        None starts from random weights.
       seed: of the initial weights and of the order of the data.
       mesh: how the devices are arranged.
       compute_dtype: of activations and of the weights that are multiplied with them.

@@ -24,6 +24,9 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
     weights = run.initial_weights if begins else None
     if weights is not None and not Path(weights).exists():
         raise InputError(f"initial_weights: {weights}: no such file or folder")
+    for i, stage in enumerate(run.stages):
+        if stage.reference is not None and not Path(stage.reference).exists():
+            raise InputError(f"stages[{i}].reference: {stage.reference}: no such file or folder")
     sha256 = tokenizer_hash(load_tokenizer(run.tokenizer))
     for i, stage in enumerate(run.stages):
         for j, source in enumerate(stage.mixture):

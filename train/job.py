@@ -20,6 +20,7 @@ from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.evaluation import evaluate
+from train.initial_weights import reference_params
 from train.losses.loss import Frozen
 from train.losses.token_log_probs import token_log_probs
 from train.metrics_log import MetricsLog
@@ -68,7 +69,10 @@ class Job:
 
     def frozen(self, stage: int) -> Frozen:
         """The arrays that the loss of stage `stage` reads and no step changes."""
-        return {}
+        if self.run.stages[stage].loss.reference != "in_memory":
+            return {}
+        path = reference_path(self.run, stage)
+        return {"reference": _reference(path, self.run.model, self.mesh, self.run.compute_dtype)}
 
     def evaluate(self, network: Network, params: Params, stage: int) -> dict[str, float]:
         """The loss of each held-out set: its own, or that of stage `stage`."""
@@ -121,6 +125,17 @@ def run_operators(run: RunConfig, mesh: Mesh) -> Operators:
     )
     edge_matmul = None if run.matmul == UNQUANTIZED else operators.matmul
     return dataclasses.replace(operators, matmul=matmul, edge_matmul=edge_matmul)
+
+
+@functools.lru_cache(maxsize=1)
+def _reference(path: str, model: ModelConfig, mesh: Mesh, dtype: str) -> Params:
+    """Loaded once, though every evaluation asks for it; let go when a stage has another."""
+    return reference_params(path, model, mesh, dtype=dtype)
+
+
+def reference_path(run: RunConfig, stage: int) -> str | None:
+    """The checkpoint of the reference policy of stage `stage`."""
+    return run.stages[stage].reference or run.initial_weights
 
 
 def stage_model(run: RunConfig, stage: int) -> ModelConfig:

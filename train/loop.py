@@ -4,7 +4,6 @@ The loop does not know what a stage is for; a stage is data, a length and a lear
 begins is written in `checkpointing.py`: own checkpoint, initial weights, random weights.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +11,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from llama_jax.checkpoints.dequantized import refuse_quantized
-from llama_jax.checkpoints.formats import open_source
-from llama_jax.checkpoints.load import load_params
 from llama_jax.errors import InputError
 from llama_jax.kernels.kernel_log import kernels_told
-from llama_jax.model import Params
 from llama_jax.tokenizers import load_tokenizer
 from sharding.mesh import make_mesh
-from sharding.placement import init_sharded_params, on_mesh, param_shardings
+from sharding.placement import init_sharded_params, on_mesh
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.export import export_weights
+from train.initial_weights import initial_params
 from train.job import Job, stage_model
 from train.metrics_log import MetricsLog
 from train.preemption import Preemption
@@ -109,7 +105,7 @@ def start(job: Job, changes: Sequence[str] = ()) -> tuple[TrainState, Progress]:
             job.log.write(step, "event", {"changed": "; ".join(changes)})
         return state, progress
     if run.initial_weights is not None:
-        params = _initial_params(run, job)
+        params = initial_params(run, job.mesh)
         said = f"with the weights of {run.initial_weights}"
     else:
         key, dtype = jax.random.key(run.seed), jnp.dtype(run.param_dtype)
@@ -134,22 +130,3 @@ def _finishing_saves(checkpointer: Checkpointer) -> Iterator[None]:
     except InputError:
         checkpointer.close()
         raise
-
-
-def _initial_params(run: RunConfig, job: Job) -> Params:
-    """Weights of any format, each device reading its own part. RoPE may differ: stages set it."""
-    shardings = param_shardings(run.model, job.mesh)
-    source = open_source(run.initial_weights)
-    refuse_quantized(source, "training changes weights by less than a step of it")
-    config = source.config
-    params = load_params(source, dtype=run.param_dtype, shardings=shardings)
-    for field in dataclasses.fields(config):
-        if field.name in ("rope_theta", "rope_scaling", "context_length"):
-            continue
-        there, here = getattr(config, field.name), getattr(run.model, field.name)
-        if there != here:
-            raise InputError(
-                f"{run.initial_weights}: its model has {field.name} {there}, the run's has {here}; "
-                "give the weights of the same model"
-            )
-    return params

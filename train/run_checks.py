@@ -117,7 +117,7 @@ def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str
             f"data {mesh.data} x fsdp {mesh.fsdp}",
         )
     _check_rate(stage, place)
-    stage.loss.check(f"{place}.loss")
+    _check_loss(run, stage, place)
     _check_gate(run, stage, place)
     num_steps = BatchSchedule(stage.batch, row_length=stage.row_length).steps_for(stage.num_tokens)
     require(
@@ -135,6 +135,29 @@ def _check_rate(stage: StageConfig, place: str) -> None:
     if isinstance(rate, WarmupCosine):
         at_least(rate.warmup_steps, 0, f"{place}.warmup_steps")
         at_least(rate.decay_steps, rate.warmup_steps + 1, f"{place}.decay_steps")
+
+
+def _check_loss(run: RunConfig, stage: StageConfig, place: str) -> None:
+    loss = stage.loss
+    loss.check(f"{place}.loss")
+    name = type(loss).__name__
+    require(
+        loss.of_rewards == run.model.reward_head,
+        f"{place}.loss",
+        f"{name} trains a {'reward model' if loss.of_rewards else 'policy'}, and "
+        f"model.reward_head is {run.model.reward_head}",
+    )
+    if loss.reference == "none":
+        require(stage.reference is None, f"{place}.reference", f"{name} compares with none")
+        return
+    # The weights that a later stage begins with are no checkpoint that a user could name.
+    begins = run.initial_weights is not None and run.stages[0] is stage
+    require(
+        begins or stage.reference is not None,
+        f"{place}.reference",
+        "name the checkpoint of the reference policy; only the first stage has the run's "
+        "initial_weights",
+    )
 
 
 def _check_gate(run: RunConfig, stage: StageConfig, place: str) -> None:

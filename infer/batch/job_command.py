@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer.answers import Answering
-from infer.batch.fingerprint import model_fingerprint
 from infer.batch.job import Job
 from infer.batch.job_kind import JobKind
 from infer.batch.job_report import job_lines, roofline_line, run_line
@@ -22,6 +21,7 @@ from infer.engine.engine import Engine
 from infer.load_engine import load_engine, serving_mesh
 from infer.loaded_model import LoadedModel
 from llama_jax import __version__
+from llama_jax.checkpoints.fingerprint import model_fingerprint
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface_repo import resolve_source
 from sharding.multihost import initialize

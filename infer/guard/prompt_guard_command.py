@@ -51,7 +51,6 @@ def prompt_guard(
     import sys
     import time
 
-    from infer.batch.fingerprint import model_fingerprint
     from infer.batch.job import Job
     from infer.batch.job_report import job_lines, run_line
     from infer.batch.manifest import Manifest
@@ -60,6 +59,7 @@ def prompt_guard(
     from infer.guard.prompt_guard_job import PromptGuardJob
     from infer.guard.verdict_counts import verdict_counts
     from llama_jax import __version__
+    from llama_jax.checkpoints.fingerprint import model_fingerprint
     from llama_jax.checkpoints.huggingface_repo import resolve_source
     from llama_jax.safety.prompt_guard import load_prompt_guard
     from sharding.multihost import check_alone

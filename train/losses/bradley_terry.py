@@ -36,6 +36,8 @@ class BradleyTerry:
 
     counts: ClassVar[str] = "comparisons"
     held_out: ClassVar[tuple[str, ...]] = ("accuracy", "margin")
+    of_rewards: ClassVar[bool] = True
+    reference: ClassVar[str] = "none"
 
     def check(self, place: str) -> None:
         """It has no numbers."""

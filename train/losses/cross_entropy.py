@@ -29,6 +29,8 @@ class CrossEntropy:
 
     counts: ClassVar[str] = "tokens"
     held_out: ClassVar[tuple[str, ...]] = ()
+    of_rewards: ClassVar[bool] = False
+    reference: ClassVar[str] = "none"
 
     def check(self, place: str) -> None:
         """Raises `InputError` for a weight that is negative or not finite."""

@@ -71,6 +71,7 @@ class Dpo:
 
     counts: ClassVar[str] = "pairs"
     held_out: ClassVar[tuple[str, ...]] = ("accuracy", "margin")
+    of_rewards: ClassVar[bool] = False
 
     def check(self, place: str) -> None:
         """Raises `InputError` for a number or a name that cannot be."""

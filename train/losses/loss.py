@@ -35,10 +35,17 @@ class Loss(Protocol):
     Attributes:
       counts: what the loss is a mean over, in the plural: `tokens`, `pairs`.
       held_out: metrics that are shown of held-out rows beside `loss`.
+      of_rewards: whether it trains a reward model, and not a policy.
+      reference: where a reference policy's log-probabilities come from: `stored` beside the data,
+        `in_memory` from `frozen["reference"]`, or `none`.
     """
 
     counts: ClassVar[str]
     held_out: ClassVar[tuple[str, ...]]
+    of_rewards: ClassVar[bool]
+
+    @property
+    def reference(self) -> str: ...
 
     def check(self, place: str) -> None:
         """Raises `InputError` that names a field below `place` whose number cannot be."""

@@ -12,12 +12,12 @@ import pytest
 
 from infer.batch import device_peaks as device_peaks_module
 from infer.batch.device_peaks import device_peaks
-from infer.batch.fingerprint import model_fingerprint
 from infer.batch.job_shape import SHARES, job_shape
 from infer.batch.part_file import FinishedRow
 from infer.batch.row_table import scan_rows
 from infer.batch.work_done import DevicePeaks, WorkDone
 from llama_jax.accelerators import accelerator
+from llama_jax.checkpoints.fingerprint import model_fingerprint
 from llama_jax.config import TINY
 from llama_jax.costs import forward_flops_per_token
 

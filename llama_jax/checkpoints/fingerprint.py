@@ -1,4 +1,4 @@
-"""Whether a model is the one that a job was started with, told by its files in a second or two.
+"""Whether a model is the one that work was begun with, told by its files in a second or two.
 
 Reading hundreds of gigabytes again would cost a large model minutes. So a file of up to 64 MiB
 (configs, tokenizers, chat templates) is hashed whole, and of a larger one its length and 4 KiB of
