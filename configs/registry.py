@@ -12,5 +12,8 @@ RUNS: dict[str, str] = {
         "long_context_405b",
         "anneal_405b",
         "llama_405b",
+        "sft_8b",
+        "reward_8b",
+        "dpo_8b",
     )
 }

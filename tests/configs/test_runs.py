@@ -15,6 +15,7 @@ import train.config
 import train.schedules
 from configs import meshes
 from configs.anneal_405b import anneal_405b
+from configs.dpo_8b import dpo_8b
 from configs.llama_405b import llama_405b
 from configs.long_context_405b import long_context_405b
 from configs.pretrain_8b import pretrain_8b
@@ -22,6 +23,8 @@ from configs.pretrain_70b import pretrain_70b
 from configs.pretrain_405b import pretrain_405b
 from configs.pretrain_405b_65m import pretrain_405b_65m
 from configs.registry import RUNS
+from configs.reward_8b import reward_8b
+from configs.sft_8b import sft_8b
 from configs.tiny_cpu import tiny_cpu
 from llama_jax.config import LLAMA_31_405B
 from llama_jax.costs import num_parameters
@@ -41,6 +44,9 @@ DEVICES = {
     "long_context_405b": (1024,),
     "anneal_405b": (512,),
     "llama_405b": (1024,),
+    "sft_8b": (16,),
+    "reward_8b": (16,),
+    "dpo_8b": (16,),
 }
 
 
@@ -106,6 +112,15 @@ def test_the_pods_of_gpus_fit_too(run, shape, num_devices):
         dataclasses.replace(held_out, batch_rows=1024) for held_out in run.evaluations
     )
     check_run(dataclasses.replace(run, mesh=shape, evaluations=evaluations), num_devices)
+
+
+@pytest.mark.parametrize("run, rows", [(sft_8b, 64), (reward_8b, 64), (dpo_8b, 64)])
+def test_post_training_fits_64_gpus_with_the_options_of_its_docstring(run, rows):
+    text, run = inspect.getdoc(run), run()
+    assert "--stages.0.batch.0.micro-batches 1" in text
+    assert run.stages[0].batch[0].rows == rows or f"--stages.0.batch.0.rows {rows}" in text
+    stage = dataclasses.replace(run.stages[0], batch=(train.config.BatchStep(0, rows),))
+    check_run(dataclasses.replace(run, mesh=meshes.H100_64, stages=(stage,)), 64)
 
 
 def test_more_chips_need_no_other_option_than_their_number():
