@@ -8,7 +8,8 @@ from llama_jax.tokenizers import load_tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
 from sharding.mesh import MeshShape
 from train.config import RunConfig
-from train.data.manifest import Manifest, read_manifest
+from train.data.manifest import PREPARE_COMMANDS, Manifest, read_manifest
+from train.losses.loss import Loss
 
 
 def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
@@ -32,6 +33,7 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
         for j, source in enumerate(stage.mixture):
             field = f"stages[{i}].mixture[{j}].path"
             manifest = _manifest(run, source.path, sha256, field)
+            _check_kind(manifest, source.path, stage.loss, field)
             if manifest.row_length != stage.row_length:
                 raise InputError(
                     f"{field}: {source.path} has rows of {manifest.row_length} tokens, and "
@@ -41,6 +43,9 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
     for i, held_out in enumerate(run.evaluations):
         field = f"evaluations[{i}]"
         manifest = _manifest(run, held_out.path, sha256, f"{field}.path")
+        for stage in run.stages:
+            loss = held_out.loss or stage.loss
+            _check_kind(manifest, held_out.path, loss, f"{field}.path")
         if manifest.row_length > run.model.context_length:
             raise InputError(
                 f"{field}.path: {held_out.path} has rows of {manifest.row_length} tokens, over "
@@ -57,6 +62,16 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
                 f"{field}.num_rows: {held_out.num_rows} is over the {manifest.num_rows} rows of "
                 f"{held_out.path}"
             )
+
+
+def _check_kind(manifest: Manifest, path: str, loss: Loss, field: str) -> None:
+    """Raises `InputError` if `loss` is not for such rows."""
+    if manifest.kind not in loss.row_kinds:
+        commands = " or ".join(f"llama-jax {PREPARE_COMMANDS[kind]}" for kind in loss.row_kinds)
+        raise InputError(
+            f"{field}: {path} has rows of {manifest.kind}, and {type(loss).__name__} is for "
+            f"{' or '.join(loss.row_kinds)}, which {commands} makes"
+        )
 
 
 def _manifest(run: RunConfig, path: str, sha256: str, field: str) -> Manifest:

@@ -6,7 +6,7 @@ on preferences.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -17,8 +17,9 @@ from llama_jax.model import Params
 from sharding.placement import batch_sharding
 from train.config import BatchStep, EvaluationSet
 from train.data.batch_schedule import BatchSchedule
-from train.data.loader import Batch, BatchRow, Loader
+from train.data.loader import Batch, Loader
 from train.data.packed_rows import PackedRows
+from train.data.row_range import RowRange
 from train.losses.loss import Frozen, Loss
 from train.network import Network
 
@@ -32,6 +33,7 @@ def evaluate(
     loss: Loss,
     frozen: Frozen,
     tokenizer_sha256: str | None = None,
+    reference_sha256: str | None = None,
 ) -> dict[str, float]:
     """Mean loss of each set: name -> loss, in the order of `sets`, and `name/metric` for what the
     loss shows of held-out rows beside it.
@@ -43,13 +45,19 @@ def evaluate(
       loss: of the sets that have none of their own.
       frozen: what `loss` reads beside `params`, on `mesh`.
       tokenizer_sha256: that the sets must have been prepared with; None takes any.
+      reference_sha256: of the policy whose stored log-probabilities pairs are to have, if the loss
+        wants them.
 
     Raises `InputError` if a set is missing, too short, of another tokenizer, or if its rows are
     longer than the model's context or do not divide among the devices.
     """
     losses = {}
     for held_out in sets:
-        rows = HeldOutRows(held_out, tokenizer_sha256=tokenizer_sha256)
+        by_loss = held_out.loss or loss
+        reference = reference_sha256 if by_loss.reference == "stored" else None
+        rows = _held_out_rows(
+            held_out, tokenizer_sha256=tokenizer_sha256, reference_sha256=reference
+        )
         if rows.row_length > network.config.context_length:
             raise InputError(
                 f"evaluation set {held_out.name}: its rows of {rows.row_length} tokens are longer "
@@ -62,7 +70,6 @@ def evaluate(
             first_step=0,
             num_steps=-(-held_out.num_rows // held_out.batch_rows),
         )
-        by_loss = held_out.loss or loss
         sums = []
         with loader:
             for batch in loader:
@@ -80,37 +87,16 @@ def evaluate(
     return losses
 
 
-class HeldOutRows:
-    """The first `num_rows` rows of a prepared folder, and after them empty rows, which fill up the
-    last batch and count nothing. A `Loader` reads them like a mixture.
-
-    Attributes:
-      row_length: tokens that a row predicts.
-    """
-
-    def __init__(self, held_out: EvaluationSet, *, tokenizer_sha256: str | None = None) -> None:
-        """Raises `InputError` if the folder is missing, of another tokenizer or too short."""
-        self._rows = PackedRows(held_out.path, tokenizer_sha256=tokenizer_sha256)
-        self._num_rows = held_out.num_rows
-        self.row_length = self._rows.manifest.row_length
-        if not 1 <= held_out.num_rows <= len(self._rows):
-            raise InputError(
-                f"evaluation set {held_out.name}: num_rows must be from 1 to the {len(self._rows)} "
-                f"rows of {held_out.path}, not {held_out.num_rows}"
-            )
-
-    def __getitem__(self, index: int) -> BatchRow:
-        return self._rows[index] if index < self._num_rows else _EmptyRow(self._rows[0])
-
-
-class _EmptyRow:
-    """A row like another, with zeros in all its arrays: no segment, and nothing that counts."""
-
-    def __init__(self, like: BatchRow) -> None:
-        self._like = like
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        return {name: np.zeros_like(values) for name, values in self._like.arrays().items()}
+def _held_out_rows(held_out: EvaluationSet, **expected: str | None) -> RowRange:
+    """The first rows of a prepared folder. Raises `InputError` if the folder is missing, too short
+    or not what is `expected`."""
+    rows = PackedRows(held_out.path, **expected)
+    if not 1 <= held_out.num_rows <= len(rows):
+        raise InputError(
+            f"evaluation set {held_out.name}: num_rows must be from 1 to the {len(rows)} rows of "
+            f"{held_out.path}, not {held_out.num_rows}"
+        )
+    return RowRange(rows, 0, held_out.num_rows)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "loss"))

@@ -20,7 +20,6 @@ from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.evaluation import evaluate
-from train.initial_weights import reference_params
 from train.losses.loss import Frozen
 from train.losses.token_log_probs import token_log_probs
 from train.metrics_log import MetricsLog
@@ -28,6 +27,7 @@ from train.network import Network
 from train.optimizer import make_optimizer
 from train.preemption import Preemption
 from train.profiler import Profiler
+from train.reference_policy import reference_in_memory, reference_path, reference_sha256
 from train.state import TrainState, abstract_state
 
 
@@ -71,8 +71,17 @@ class Job:
         """The arrays that the loss of stage `stage` reads and no step changes."""
         if self.run.stages[stage].loss.reference != "in_memory":
             return {}
-        path = reference_path(self.run, stage)
-        return {"reference": _reference(path, self.run.model, self.mesh, self.run.compute_dtype)}
+        path, dtype = reference_path(self.run, stage), self.run.compute_dtype
+        return {"reference": reference_in_memory(path, self.run.model, self.mesh, dtype)}
+
+    def reference_sha256(self, stage: int) -> str | None:
+        """Of the reference policy whose log-probabilities are stored beside the data of stage
+        `stage`; None if its loss reads none."""
+        run = self.run
+        if run.stages[stage].loss.reference != "stored":
+            return None
+        path, model = reference_path(run, stage), stage_model(run, stage)
+        return reference_sha256(path, model, run.compute_dtype, run.matmul)
 
     def evaluate(self, network: Network, params: Params, stage: int) -> dict[str, float]:
         """The loss of each held-out set: its own, or that of stage `stage`."""
@@ -84,6 +93,7 @@ class Job:
             loss=self.run.stages[stage].loss,
             frozen=self.frozen(stage),
             tokenizer_sha256=self.tokenizer_sha256,
+            reference_sha256=self.reference_sha256(stage),
         )
 
     def abstract_state(self) -> TrainState:
@@ -125,17 +135,6 @@ def run_operators(run: RunConfig, mesh: Mesh) -> Operators:
     )
     edge_matmul = None if run.matmul == UNQUANTIZED else operators.matmul
     return dataclasses.replace(operators, matmul=matmul, edge_matmul=edge_matmul)
-
-
-@functools.lru_cache(maxsize=1)
-def _reference(path: str, model: ModelConfig, mesh: Mesh, dtype: str) -> Params:
-    """Loaded once, though every evaluation asks for it; let go when a stage has another."""
-    return reference_params(path, model, mesh, dtype=dtype)
-
-
-def reference_path(run: RunConfig, stage: int) -> str | None:
-    """The checkpoint of the reference policy of stage `stage`."""
-    return run.stages[stage].reference or run.initial_weights
 
 
 def stage_model(run: RunConfig, stage: int) -> ModelConfig:

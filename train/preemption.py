@@ -42,6 +42,11 @@ class Preemption:
         for number in list(self._previous):
             self._give_back(number)
 
+    @property
+    def told_alone(self) -> bool:
+        """Whether a job of one process was told, for work that comes before the first step."""
+        return self._told and not jax.distributed.is_initialized()
+
     def requested(self, step: int) -> bool:
         """Whether to save now and end; the same on all processes. To be asked once each step, with
         rising `step`, by all of them."""

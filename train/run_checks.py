@@ -14,6 +14,7 @@ from sharding.mesh import MeshShape
 from train.config import RunConfig, StageConfig
 from train.data.batch_schedule import BatchSchedule
 from train.field_checks import at_least, divides, positive, require
+from train.losses.loss import Loss
 from train.schedules import WarmupCosine
 
 
@@ -160,6 +161,20 @@ def _check_loss(run: RunConfig, stage: StageConfig, place: str) -> None:
     )
 
 
+def _check_own_loss(run: RunConfig, loss: Loss, place: str) -> None:
+    """Of a held-out set that is not measured by the loss of the stage under way."""
+    loss.check(place)
+    same_model = loss.of_rewards == run.model.reward_head
+    require(same_model, place, f"is not for a model whose reward_head is {run.model.reward_head}")
+    for stage in run.stages:
+        has_reference = loss.reference in ("none", stage.loss.reference)
+        require(
+            has_reference,
+            place,
+            f"{loss.reference} reference, and stage {stage.name} has none such; give none",
+        )
+
+
 def _check_gate(run: RunConfig, stage: StageConfig, place: str) -> None:
     gate, place = stage.gate, f"{place}.gate"
     if gate is None:
@@ -191,7 +206,7 @@ def _check_evaluations(run: RunConfig, mesh: MeshShape) -> None:
         divides(mesh.data * mesh.fsdp, held_out.batch_rows, "mesh.data * mesh.fsdp",
                  f"{place}.batch_rows")  # fmt: skip
         if held_out.loss is not None:
-            held_out.loss.check(f"{place}.loss")
+            _check_own_loss(run, held_out.loss, f"{place}.loss")
     if run.checkpoint.best_set is not None:
         _one_of_sets(run, run.checkpoint.best_set, "checkpoint.best_set")
 

@@ -20,6 +20,7 @@ from train.export import set_aside_weights
 from train.job import Job
 from train.process_zero import on_process_zero
 from train.progress import Progress
+from train.reference_log_probs import store_reference
 from train.stages.average_steps import average_steps
 from train.state import TrainState
 from train.step import make_train_step
@@ -48,6 +49,7 @@ def train_stage(job: Job, state: TrainState, progress: Progress) -> tuple[TrainS
     first_step = progress.stage_first_step
     network, frozen = job.network(progress.stage), job.frozen(progress.stage)
     job.log.begin_stage(stage.name, first_step=first_step, num_steps=num_steps)
+    store_reference(job, progress.stage)
     pinned = [first_step + step for step in average_steps(stage, num_steps)]
     job.checkpointer.pin(pinned)
 
@@ -157,4 +159,5 @@ def stage_mixture(job: Job, stage: int) -> Mixture:
         row_length=job.run.stages[stage].row_length,
         seed=int(seed),
         tokenizer_sha256=job.tokenizer_sha256,
+        reference_sha256=job.reference_sha256(stage),
     )

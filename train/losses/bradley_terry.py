@@ -36,6 +36,7 @@ class BradleyTerry:
 
     counts: ClassVar[str] = "comparisons"
     held_out: ClassVar[tuple[str, ...]] = ("accuracy", "margin")
+    row_kinds: ClassVar[tuple[str, ...]] = ("groups",)
     of_rewards: ClassVar[bool] = True
     reference: ClassVar[str] = "none"
 

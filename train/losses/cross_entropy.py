@@ -29,6 +29,7 @@ class CrossEntropy:
 
     counts: ClassVar[str] = "tokens"
     held_out: ClassVar[tuple[str, ...]] = ()
+    row_kinds: ClassVar[tuple[str, ...]] = ("text", "dialogs")
     of_rewards: ClassVar[bool] = False
     reference: ClassVar[str] = "none"
 

@@ -71,6 +71,7 @@ class Dpo:
 
     counts: ClassVar[str] = "pairs"
     held_out: ClassVar[tuple[str, ...]] = ("accuracy", "margin")
+    row_kinds: ClassVar[tuple[str, ...]] = ("pairs",)
     of_rewards: ClassVar[bool] = False
 
     def check(self, place: str) -> None:

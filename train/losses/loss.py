@@ -35,6 +35,7 @@ class Loss(Protocol):
     Attributes:
       counts: what the loss is a mean over, in the plural: `tokens`, `pairs`.
       held_out: metrics that are shown of held-out rows beside `loss`.
+      row_kinds: of data that it can read (`Manifest.kind`).
       of_rewards: whether it trains a reward model, and not a policy.
       reference: where a reference policy's log-probabilities come from: `stored` beside the data,
         `in_memory` from `frozen["reference"]`, or `none`.
@@ -42,6 +43,7 @@ class Loss(Protocol):
 
     counts: ClassVar[str]
     held_out: ClassVar[tuple[str, ...]]
+    row_kinds: ClassVar[tuple[str, ...]]
     of_rewards: ClassVar[bool]
 
     @property
