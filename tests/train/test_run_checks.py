@@ -8,7 +8,9 @@ from configs.tiny_cpu import tiny_cpu
 from llama_jax.errors import InputError
 from sharding.mesh import MeshShape
 from train.config import BatchStep, CheckpointConfig, Gate, ProfileWindow, Source
+from train.losses.bradley_terry import BradleyTerry
 from train.losses.cross_entropy import CrossEntropy
+from train.losses.dpo import Dpo
 from train.run_checks import check_run
 from train.schedules import Linear, WarmupCosine
 
@@ -98,6 +100,13 @@ MISTAKES = {
     "optimizer.max_skipped": (0, "optimizer.max_skipped: must be at least 1"),
     "seed": (-1, "seed: must be from 0"),
     "stages[0].loss.z_loss": (NAN, "stages[0].loss.z_loss: must be at least 0, not nan"),
+    "stages[0].loss": (BradleyTerry(), "stages[0].loss: BradleyTerry trains a reward model"),
+    "stages[0].loss#dpo": (Dpo(), "stages[0].reference: name the checkpoint of the reference"),
+    "stages[0].loss#beta": (Dpo(beta=0.0), "stages[0].loss.beta: must be over 0"),
+    "stages[0].reference": ("x", "stages[0].reference: CrossEntropy compares with none"),
+    "model.reward_head": (True, "stages[0].loss: CrossEntropy trains a policy, and model"),
+    "evaluations[0].loss#rewards": (BradleyTerry(), "evaluations[0].loss: is not for a model"),
+    "evaluations[0].loss#dpo": (Dpo(), "evaluations[0].loss: stored reference, and stage pretrain"),
     "evaluations[0].loss": (CrossEntropy(-1.0), "evaluations[0].loss.z_loss: must be at least 0"),
     "vocab_chunk": (0, "vocab_chunk: must be at least 1"),
     "evaluate_every_steps": (-1, "evaluate_every_steps: must be at least 0"),
