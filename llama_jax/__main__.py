@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "train": (
         "train.command:train",
-        "train a model: pretraining, long context, annealing",
+        "train a model: any stage from pretraining to DPO",
     ),
     "average": (
         "train.averaging:average_command",
@@ -97,6 +97,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "refusals": (
         "infer.evaluation.refusals_command:refusals",
         "how often answers decline, where they should and should not",
+    ),
+    "score": (
+        "train.scoring.score_command:score",
+        "a reward model's scores of answers or of preferences",
     ),
     "verify": (
         "train.selection.verify_command:verify",

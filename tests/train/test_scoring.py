@@ -1,0 +1,154 @@
+"""`llama-jax score`: scores are those of transformers, whatever else is in the file."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from llama_jax.batch_files.score_row import read_score_groups
+from llama_jax.checkpoints.save import save_checkpoint
+from llama_jax.errors import InputError
+from llama_jax.model import init_params
+from llama_jax.tokenizers import load_tokenizer
+from train.scoring.reward_scorer import RewardScorer
+from train.scoring.score_command import score
+
+from .chat_runs import MODEL, preferences, reward_model, write_tokenizer
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+TEMPLATE = "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"
+TEMPLATE += "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A reward model with random weights and its tokenizer, and a policy."""
+    folder = tmp_path_factory.mktemp("scoring")
+    config = reward_model(folder).model
+    for name, model in (("reward", config), ("policy", MODEL)):
+        params = init_params(model, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: 4 * leaf, params)
+        save_checkpoint(folder / name, model, params, format="hf")
+    write_tokenizer(folder / "reward")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    """expected(prompt, answer) -> what transformers gives it."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "reward")
+    tokenizer = load_tokenizer(folder / "reward")
+    marks = {"<|im_start|>": 258, "<|im_end|>": 259}
+
+    def expected(prompt, answer):
+        ids, text = [], TEMPLATE.format(prompt, answer)
+        while text:
+            mark = next((mark for mark in marks if text.startswith(mark)), None)
+            ids += [marks[mark]] if mark else tokenizer.encode(text[0])
+            text = text[len(mark or text[0]) :]
+        with torch.no_grad():
+            return model(torch.tensor([ids])).logits.item()
+
+    return expected
+
+
+def write(path: Path, lines) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_preferences(folder, tmp_path, expected, capsys):
+    """float32: measured 1e-6 where scores are 0.5."""
+    lines = preferences("abcdef")
+    for line, category in zip(lines, ["code", "code", "chat", "chat", "chat", None], strict=True):
+        if category:
+            line["category"] = category
+    lines[5]["messages"][0]["content"] = "a longer question, of another padded length" * 3
+    path = write(tmp_path / "preferences.jsonl", lines)
+    score(str(folder / "reward"), path, tmp_path / "out.jsonl", tokens_at_once=300, quiet=True)
+    found = read(tmp_path / "out.jsonl")
+    right = total = 0
+    for number, (line, row) in enumerate(zip(lines, found, strict=True), 1):
+        assert row["line"] == number and row.get("category") == line.get("category")
+        prompt = line["messages"][0]["content"]
+        wanted = {name: expected(prompt, line[name]) for name in ("edited", "chosen", "rejected")}
+        assert row["scores"] == pytest.approx(wanted, abs=1e-5)
+        e, c, r = wanted.values()
+        right, total = right + (e > c) + (e > r) + (c > r), total + 3
+    said = capsys.readouterr().out
+    assert "out.jsonl: 6 preferences" in said
+    assert f"{right / total:7.1%} of {total} comparisons right" in said and "  code\n" in said
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_answers_of_a_batch_job(folder, tmp_path, expected):
+    questions = [
+        {"custom_id": "a", "messages": [{"role": "user", "content": "x"}]},
+        {"custom_id": "b", "messages": [{"role": "user", "content": "failed"}]},
+        {"custom_id": "c", "messages": [{"role": "user", "content": "y"}], "n": 3},
+    ]
+    texts = [("one", "stop"), ("cut off", "length"), ("three", "stop")]
+    choices = [{"text": text, "finish_reason": reason} for text, reason in texts]
+    answers = [
+        {"custom_id": "a", "text": "yes", "finish_reason": "stop"},
+        {"custom_id": "c", "choices": choices},
+    ]
+    out = tmp_path / "scores.jsonl"
+    score(
+        str(folder / "reward"),
+        write(tmp_path / "answers.jsonl", answers),
+        out,
+        questions=write(tmp_path / "questions.jsonl", questions),
+        quiet=True,
+    )
+    (first,), rest = read_score_groups(out)
+    assert (first.custom_id, first.sample, first.model) == ("a", 0, "reward")
+    assert first.score == pytest.approx(expected("x", "yes"), abs=1e-5)
+    assert [row.sample for row in rest] == [0, 2]
+    assert rest[1].score == pytest.approx(expected("y", "three"), abs=1e-5)
+    assert len(first.model_sha256) == len(first.answer_sha256) == 64
+
+
+def test_batches_and_devices_change_nothing(folder):
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(5, 250, n) for n in (3, 64, 65, 200, 7, 384)]
+    options = {"dtype": None, "tokens_at_once": 128}
+    one = RewardScorer(folder / "reward", num_devices=1, **options)(texts)
+    many = RewardScorer(folder / "reward", num_devices=8, **options)(texts)
+    alone = [RewardScorer(folder / "reward", num_devices=1, **options)([t])[0] for t in texts[:2]]
+    np.testing.assert_allclose(many, one, atol=2e-6)  # float32, summed in another order
+    np.testing.assert_allclose(alone, one[:2], atol=2e-6)
+    assert len(set(one)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model": "policy"}, "policy: is no reward model"),
+        ({"lines": []}, "in.jsonl: has no lines"),
+        ({"lines": [{"messages": [], "chosen": "a", "rejected": "b"}]}, "in.jsonl: line 1: messa"),
+        ({"lines": [{**preferences("a")[0], "x": 1}]}, "in.jsonl: line 1: x: unknown field"),
+        ({"lines": [{**preferences("a")[0], "chosen": "?" * 500}]}, "line 1: messages: 5.. tokens"),
+        ({"output": "nowhere/out.jsonl"}, "is a folder, or in none"),
+        ({"output": "in.jsonl"}, "in.jsonl: is an input"),
+        ({"devices": 99}, "--devices 99: there are"),
+        ({"tokens_at_once": 0}, "--tokens-at-once must be at least 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(folder, tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    change = {"model": "reward", "lines": preferences("a"), "output": "out.jsonl", **change}
+    write(Path("in.jsonl"), change.pop("lines"))
+    model, output = folder / change.pop("model"), Path(change.pop("output"))
+    with pytest.raises(InputError, match=message) as error:
+        score(str(model), Path("in.jsonl"), output, quiet=True, **change)
+    assert "\n" not in str(error.value) and not Path("out.jsonl").exists()

@@ -1,0 +1,1 @@
+"""`llama-jax score`: what a reward model gives answers, and how often it ranks as people do."""
