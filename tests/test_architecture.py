@@ -165,6 +165,7 @@ def test_the_step_needs_no_more_than_optax():
     code = (
         "import sys; import train.config, train.schedules, train.network, train.optimizer;"
         "import train.state, train.step, train.losses.cross_entropy, train.losses.token_log_probs;"
+        "import train.losses.dpo, train.losses.bradley_terry;"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

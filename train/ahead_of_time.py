@@ -5,12 +5,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
-from sharding.placement import batch_sharding, on_mesh
-from train.config import BatchStep, RunConfig
+from sharding.placement import batch_sharding, on_mesh, rows_sharding
+from train.config import BatchStep, RunConfig, StageConfig
 from train.job import make_network, stage_model
+from train.losses.loss import Batch
 from train.optimizer import make_optimizer
 from train.state import abstract_state
 from train.step import make_train_step
+
+# Pairs or answers of a row, in place of the data's own number.
+SLOTS = 16
 
 
 def compile_step(run: RunConfig, stage: int, mesh: Mesh, batch_step: BatchStep) -> Compiled:
@@ -21,15 +25,12 @@ def compile_step(run: RunConfig, stage: int, mesh: Mesh, batch_step: BatchStep) 
     """
     config = run.stages[stage]
     optimizer = make_optimizer(run.optimizer)
-    state = abstract_state(run.model, optimizer, mesh, dtype=jnp.dtype(run.param_dtype))
-    parts = batch_step.micro_batches
-    shape = (parts, batch_step.rows // parts, config.row_length)
-    sharding = batch_sharding(mesh)
-    dtypes = dict.fromkeys(("tokens", "targets", "segment_ids"), jnp.int32) | {"loss_mask": bool}
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-        for name, dtype in dtypes.items()
-    }
+    dtype = jnp.dtype(run.param_dtype)
+    state = abstract_state(run.model, optimizer, mesh, dtype=dtype)
+    frozen = {}
+    if config.loss.reference == "in_memory":
+        weights = abstract_state(run.model, optimizer, mesh, dtype=jnp.dtype(run.compute_dtype))
+        frozen["reference"] = weights.params
     with on_mesh(mesh):
         step = make_train_step(
             make_network(run, stage_model(run, stage), mesh),
@@ -38,4 +39,19 @@ def compile_step(run: RunConfig, stage: int, mesh: Mesh, batch_step: BatchStep) 
             loss=config.loss,
             state=state,
         )
-        return step.lower(state, {}, batch).compile()
+        return step.lower(state, frozen, _abstract_batch(config, mesh, batch_step)).compile()
+
+
+def _abstract_batch(config: StageConfig, mesh: Mesh, batch_step: BatchStep) -> Batch:
+    """Of one step, `[A, B, ...]`."""
+    parts = batch_step.micro_batches
+    of_tokens = batch_sharding(mesh)
+    of_rows = rows_sharding(of_tokens)
+    return {
+        name: jax.ShapeDtypeStruct(
+            (parts, batch_step.rows // parts, *row.shape),
+            row.dtype,
+            sharding=of_tokens if row.shape == (config.row_length,) else of_rows,
+        )
+        for name, row in config.loss.row_arrays(config.row_length, SLOTS).items()
+    }

@@ -18,11 +18,15 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
     is `run.mesh` for the devices at hand, cannot split.
 
     Args:
-      begins: the run has no checkpoint yet, and so will read its initial weights.
+      begins: the run has no checkpoint yet, and so will read its initial weights; later, only a
+        stage that compares with them does.
     """
     if not Path(run.tokenizer).exists():
         raise InputError(f"tokenizer: {run.tokenizer}: no such file or folder")
-    weights = run.initial_weights if begins else None
+    compares = any(
+        stage.loss.reference != "none" and stage.reference is None for stage in run.stages
+    )
+    weights = run.initial_weights if begins or compares else None
     if weights is not None and not Path(weights).exists():
         raise InputError(f"initial_weights: {weights}: no such file or folder")
     for i, stage in enumerate(run.stages):

@@ -26,6 +26,8 @@ RESULTS = Path(__file__).parent / "results" / "pod_memory.json"
 GIB = 2**30
 # Run, stage at 8,192 tokens a row, topology.
 WHOLE = (("pretrain_8b", 1, "v5p:2x2x4"), ("pretrain_405b", 1, "v5p:16x16x16"))
+# One row of 8,192 a device: what a stage of post-training takes beside SFT.
+POST_TRAINING = ("sft_8b", "dpo_8b", "reward_8b")
 BY_POLICY = ("pretrain_8b", 1, "v5p:2x2x4")
 
 
@@ -36,6 +38,9 @@ def main() -> None:
     results["configs"] = [measure(*case) for case in WHOLE]
     results["one row of 8,192 a device"] = [
         measure(*BY_POLICY, remat=policy, one_row=True) for policy in REMAT_POLICIES
+    ]
+    results["post-training, one row of 8,192 a device"] = [
+        measure(name, 0, "v5p:2x2x4", one_row=True) for name in POST_TRAINING
     ]
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 

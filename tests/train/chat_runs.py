@@ -128,3 +128,8 @@ def reward_model(folder: Path, num_steps: int = 20) -> RunConfig:
     stage = reward_model_stage(**_shape(folder, "groups", num_steps, 1e-2))
     run = _run(folder, "reward", stage, "groups", initial_weights=str(folder / "sft" / "weights"))
     return dataclasses.replace(run, model=dataclasses.replace(MODEL, reward_head=True))
+
+
+def dpo_here() -> RunConfig:
+    """`dpo`, for `llama-jax train chat_runs.py:dpo_here` in the folder of the data."""
+    return dpo(Path("."))

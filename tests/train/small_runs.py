@@ -112,12 +112,14 @@ def one_stage() -> RunConfig:
     )
 
 
-def start(folder: Path, name: str, *options: str, devices: int) -> subprocess.Popen:
-    """`llama-jax train` of the run `name` in `folder`, with so many devices.
+def start(
+    folder: Path, name: str, *options: str, devices: int, file: str = __file__
+) -> subprocess.Popen:
+    """`llama-jax train` of the run `name` of `file` in `folder`, with so many devices.
 
     Compiled programs are kept in `folder`, so that a process that goes on does not compile again.
     """
-    command = [sys.executable, "-m", "llama_jax", "train", f"{Path(__file__).resolve()}:{name}"]
+    command = [sys.executable, "-m", "llama_jax", "train", f"{Path(file).resolve()}:{name}"]
     environment = {
         # The last of a flag counts.
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",

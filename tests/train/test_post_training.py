@@ -126,6 +126,16 @@ def test_killed_among_the_blocks_it_goes_on_with_the_missing_ones(
     with pytest.raises(KeyboardInterrupt):
         train.loop.train(run, quiet=True)
     killed = computed.copy()
+
+    def told(job, *rest):
+        job.preemption._told = True
+        computed.append(None)
+        return of_block(job, *rest)
+
+    monkeypatch.setattr(module, "_of_block", told)
+    with pytest.raises(SystemExit) as stop:  # after a block, which is kept
+        train.loop.train(run, quiet=True)
+    assert stop.value.code == 143 and len(computed) == 3
     monkeypatch.setattr(module, "_of_block", lambda *a: (computed.append(None), of_block(*a))[1])
     train.loop.train(run, quiet=True)
     num_blocks = sum(
@@ -170,6 +180,19 @@ def test_rows_of_another_kind_are_refused_before_anything_runs(folder, run, kind
     held_out = dataclasses.replace(run.evaluations[0], path=str(folder / f"{kind}_held_out"))
     with pytest.raises(InputError, match=rf"^evaluations\[0\].path: .*{message}"):
         check_data(dataclasses.replace(run, evaluations=(held_out,)), MeshShape(), begins=False)
+
+
+@pytest.mark.parametrize("run", [sft, dpo, reward_model])
+def test_rows_have_the_arrays_that_the_loss_says(folder, run):
+    """By which steps are compiled for machines that are not here."""
+    stage = run(folder).stages[0]
+    rows = PackedRows(stage.mixture[0].path)
+    said = stage.loss.row_arrays(rows.manifest.row_length, rows.manifest.slots)
+    stored = {"reference_log_probs"} & said.keys()
+    found = rows[0].arrays()
+    assert found.keys() == said.keys() - stored
+    for name, values in found.items():
+        assert (values.shape, values.dtype) == (said[name].shape, said[name].dtype), name
 
 
 def test_a_held_out_set_may_have_a_loss_of_its_own(folder, tuned, no_weights):

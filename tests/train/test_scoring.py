@@ -90,6 +90,29 @@ def test_preferences(folder, tmp_path, expected, capsys):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_killed_it_goes_on_and_scores_nothing_twice(folder, tmp_path, monkeypatch):
+    lines = write(tmp_path / "in.jsonl", preferences("abcdefghij"))
+    monkeypatch.setattr("train.scoring.scored_rows._WINDOW_ROWS", 4)
+    of_texts, calls = RewardScorer.__call__, []
+
+    def dying(scorer, texts):
+        calls.append(len(texts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return of_texts(scorer, texts)
+
+    monkeypatch.setattr(RewardScorer, "__call__", dying)
+    command = (str(folder / "reward"), lines, tmp_path / "out.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        score(*command, quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl.parts"]
+    score(*command, quiet=True)
+    assert calls == [12, 12, 6, 6] and not (tmp_path / "out.jsonl.parts").exists()
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    score(*command, quiet=True)
+    assert calls[4:] == [12, 12, 6] and (tmp_path / "out.jsonl").read_bytes() == whole
+
+
 def test_answers_of_a_batch_job(folder, tmp_path, expected):
     questions = [
         {"custom_id": "a", "messages": [{"role": "user", "content": "x"}]},

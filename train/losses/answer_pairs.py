@@ -43,7 +43,9 @@ def target_log_probs(params: Params, batch: Batch, *, network: Network) -> jax.A
     return network.token_log_probs(hidden, head, batch["targets"])[0]
 
 
-def answer_log_probs(params: Params, batch: Batch, num_pairs: int, *, network: Network):
+def answer_log_probs(
+    params: Params, batch: Batch, num_pairs: int, *, network: Network
+) -> jax.Array:
     """float32 `[B, P, 2]`: the log-probability of each answer, over the targets that count."""
     log_probs = target_log_probs(params, batch, network=network)
     counted = jnp.where(batch["loss_mask"], log_probs, 0.0)

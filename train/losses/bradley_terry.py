@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from llama_jax.model import Params, rewards
-from train.losses.loss import Batch, Frozen, LossSums
+from train.losses.loss import Batch, Frozen, LossSums, sums_over, token_arrays
 from train.network import Network
 
 
@@ -43,6 +43,12 @@ class BradleyTerry:
     def check(self, place: str) -> None:
         """It has no numbers."""
 
+    def row_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """`[T]` each, and `[E]`."""
+        of_answers = jax.ShapeDtypeStruct((slots,), jnp.int32)
+        names = ("answer_ends", "answer_groups", "answer_ranks")
+        return {**token_arrays(row_length), **dict.fromkeys(names, of_answers)}
+
     def count(self, batch: Batch) -> jax.Array:
         """Number of comparisons."""
         return jnp.sum(is_comparison(batch), dtype=jnp.float32)
@@ -53,7 +59,6 @@ class BradleyTerry:
         of_answers = at_ends(rewards(params, hidden, config=network.config), batch["answer_ends"])
         better, worse = jnp.broadcast_arrays(of_answers[:, :, None], of_answers[:, None, :])
         margin = better - worse  # [B, E, E]
-        compared = is_comparison(batch)
         values = {
             "loss": -jax.nn.log_sigmoid(margin),
             "accuracy": margin > 0,
@@ -61,9 +66,7 @@ class BradleyTerry:
             "reward_rejected": worse,
             "margin": margin,
         }
-        count = jnp.sum(compared, dtype=jnp.float32)
-        sums = {name: jnp.sum(jnp.where(compared, of, 0.0)) for name, of in values.items()}
-        return LossSums(sums["loss"], {name: (total, count) for name, total in sums.items()})
+        return sums_over(is_comparison(batch), values)
 
 
 def is_comparison(batch: Batch) -> jax.Array:

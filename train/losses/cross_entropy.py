@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from llama_jax.model import Params, output_head
 from train.field_checks import at_least
-from train.losses.loss import Batch, Frozen, LossSums
+from train.losses.loss import Batch, Frozen, LossSums, token_arrays
 from train.network import Network
 
 
@@ -36,6 +36,10 @@ class CrossEntropy:
     def check(self, place: str) -> None:
         """Raises `InputError` for a weight that is negative or not finite."""
         at_least(self.z_loss, 0, f"{place}.z_loss")
+
+    def row_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """`[T]` each."""
+        return token_arrays(row_length, "loss_mask")
 
     def count(self, batch: Batch) -> jax.Array:
         """Number of targets that count."""

@@ -28,7 +28,7 @@ from train.losses.answer_pairs import (
     sum_answers,
     target_log_probs,
 )
-from train.losses.loss import Batch, Frozen, LossSums
+from train.losses.loss import Batch, Frozen, LossSums, sums_over, token_arrays
 from train.network import Network
 
 FORMS = ("sigmoid", "ipo", "robust")
@@ -89,6 +89,13 @@ class Dpo:
         )
         at_least(self.nll_coefficient, 0, f"{place}.nll_coefficient")
 
+    def row_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """`[T]` each, and `[P, 2]`."""
+        arrays = token_arrays(row_length, "loss_mask", "nll_mask")
+        if self.reference == "stored":
+            arrays["reference_log_probs"] = jax.ShapeDtypeStruct((slots, 2), jnp.float32)
+        return arrays
+
     def count(self, batch: Batch) -> jax.Array:
         """Number of pairs."""
         return jnp.sum(count_pairs(batch["segment_ids"]), dtype=jnp.float32)
@@ -102,8 +109,10 @@ class Dpo:
         def sum_masked(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
             """Log-probability and number of the targets of each answer in `mask`, `[B, P, 2]`."""
             log_probs = jnp.where(mask, token_log_probs, 0.0)
-            sums = (sum_answers(values, segment_ids, num_pairs) for values in (log_probs, mask))
-            return tuple(sums)
+            return (
+                sum_answers(log_probs, segment_ids, num_pairs),
+                sum_answers(mask, segment_ids, num_pairs),
+            )
 
         log_probs, lengths = sum_masked(batch["loss_mask"])
         reference = self._reference(frozen, batch, num_pairs, network=network)
@@ -127,12 +136,7 @@ class Dpo:
             nll_sums, nll_lengths = sum_masked(batch["nll_mask"])
             values["nll"] = -nll_sums[..., 0] / jnp.maximum(nll_lengths[..., 0], 1.0)
             losses = preference + self.nll_coefficient * values["nll"]
-        count = jnp.sum(is_pair, dtype=jnp.float32)
-        sums = {
-            name: jnp.sum(jnp.where(is_pair, of_pairs, 0.0))
-            for name, of_pairs in {"loss": losses, **values}.items()
-        }
-        return LossSums(sums["loss"], {name: (total, count) for name, total in sums.items()})
+        return sums_over(is_pair, {"loss": losses, **values})
 
     def of_margin(self, margin: jax.Array) -> jax.Array:
         """Loss of pairs from the difference of their log-ratios, of any shape."""

@@ -7,6 +7,7 @@ so that neither micro-batches nor devices with few tokens, pairs or comparisons 
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from llama_jax.model import Params
 from train.network import Network
@@ -27,6 +28,21 @@ class LossSums(NamedTuple):
 
     total: jax.Array
     metrics: dict[str, tuple[jax.Array, jax.Array]]
+
+
+def sums_over(mask: jax.Array, values: dict[str, jax.Array]) -> LossSums:
+    """Sums of `values`, `loss` among them, where `mask` of the same shape is true; each is a metric
+    whose mean is over those places."""
+    count = jnp.sum(mask, dtype=jnp.float32)
+    sums = {name: jnp.sum(jnp.where(mask, value, 0.0)) for name, value in values.items()}
+    return LossSums(sums["loss"], {name: (total, count) for name, total in sums.items()})
+
+
+def token_arrays(row_length: int, *masks: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """What rows of every kind have of each token, and `masks`."""
+    dtypes = dict.fromkeys(("tokens", "targets", "segment_ids"), jnp.int32)
+    dtypes |= dict.fromkeys(masks, jnp.bool_)
+    return {name: jax.ShapeDtypeStruct((row_length,), dtype) for name, dtype in dtypes.items()}
 
 
 class Loss(Protocol):
@@ -51,6 +67,15 @@ class Loss(Protocol):
 
     def check(self, place: str) -> None:
         """Raises `InputError` that names a field below `place` whose number cannot be."""
+        ...
+
+    def row_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of one row that it reads, by name; a batch has them stacked.
+
+        Args:
+          row_length: T.
+          slots: pairs (P) or answers (E) that a row has room for.
+        """
         ...
 
     def count(self, batch: Batch) -> jax.Array:

@@ -12,13 +12,13 @@ from llama_jax.chat import messages_from_dicts
 from llama_jax.errors import InputError
 from train.data.examples.dialog import Dialog
 from train.scoring.dialog_tokens import DialogTokens
-from train.scoring.reward_scorer import RewardScorer
+from train.scoring.kept_scores import KeptScores
 from train.scoring.scored_rows import ReadRow, naming_line, scored_rows, write_line
 from train.selection.select_rows import dialog_of
 
 
 def score_answers(
-    scorer: RewardScorer,
+    scorer: KeptScores,
     tokens: DialogTokens,
     path: Path,
     file: BinaryIO,

@@ -28,7 +28,7 @@ def score(
     takes: a line a sample, {"custom_id", "sample", "score", ...}. Without, INPUT is preferences as
     llama-jax data preferences takes them; OUTPUT has a line for each, {"line", "category",
     "scores": {"chosen": ..., "rejected": ...}}, and what share of the comparisons the model finds
-    right is printed, overall and by category.
+    right is printed, overall and by category. Interrupted, the same command goes on.
 
     Example: llama-jax score runs/reward_8b answers.jsonl scores.jsonl --questions questions.jsonl
 
@@ -50,6 +50,7 @@ def score(
     from llama_jax.checkpoints.huggingface_repo import resolve_source
     from train.data.atomic_file import publish, written
     from train.scoring.dialog_tokens import DialogTokens
+    from train.scoring.kept_scores import KeptScores
     from train.scoring.reward_scorer import RewardScorer
     from train.scoring.score_answers import score_answers
     from train.scoring.score_preferences import score_preferences
@@ -68,14 +69,16 @@ def score(
         today=today,
         context_length=scorer.config.context_length,
     )
+    scored_by = Path(model).name, model_fingerprint(path)
+    kept = KeptScores(scorer, output.with_name(f"{output.name}.parts"), key=f"{scored_by} {dtype}")
     temporary = output.with_name(f".{output.name}.temporary")
     with written(temporary) as file:
         if questions is None:
-            said = score_preferences(scorer, tokens, input, file, quiet=quiet)
+            said = score_preferences(kept, tokens, input, file, quiet=quiet)
         else:
-            scored_by = Path(model).name, model_fingerprint(path)
             said = score_answers(
-                scorer, tokens, input, file, questions=questions, scored_by=scored_by, quiet=quiet
+                kept, tokens, input, file, questions=questions, scored_by=scored_by, quiet=quiet
             )
     publish(temporary, output)
+    kept.forget()
     print(f"{output}: {said}")

@@ -8,13 +8,13 @@ from llama_jax.batch_files.json_lines import json_lines
 from llama_jax.errors import InputError
 from train.data.examples.preferences import RANKS, read_preference
 from train.scoring.dialog_tokens import DialogTokens
+from train.scoring.kept_scores import KeptScores
 from train.scoring.ranking import Ranking
-from train.scoring.reward_scorer import RewardScorer
 from train.scoring.scored_rows import ReadRow, naming_line, scored_rows, write_line
 
 
 def score_preferences(
-    scorer: RewardScorer, tokens: DialogTokens, path: Path, file: BinaryIO, *, quiet: bool
+    scorer: KeptScores, tokens: DialogTokens, path: Path, file: BinaryIO, *, quiet: bool
 ) -> str:
     """Writes a line for each of `path`, and returns how many there are and how often the model
     ranks their answers as people did. Raises `InputError` naming the line and the field."""

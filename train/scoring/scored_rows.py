@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_jax.checkpoints.transfer_progress import transfer_progress
 from llama_jax.errors import InputError
-from train.scoring.reward_scorer import RewardScorer
+from train.scoring.kept_scores import KeptScores
 
 # Rows that are held, whose texts are sorted by length together.
 _WINDOW_ROWS = 512
@@ -30,7 +30,7 @@ class ReadRow(NamedTuple):
 
 
 def scored_rows(
-    scorer: RewardScorer, rows: Iterator[ReadRow], path: Path, *, quiet: bool
+    scorer: KeptScores, rows: Iterator[ReadRow], path: Path, *, quiet: bool
 ) -> Iterator[tuple[Any, list[float]]]:
     """Each row with a score for each of its texts, and progress through the file at `path`."""
     size = path.stat().st_size if path.is_file() else 0

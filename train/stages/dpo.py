@@ -5,9 +5,11 @@ weight 0.2 of the likelihood of chosen answers, the masked formatting tokens (wh
 short contexts alone, and the mix of table 6. Batch, number of steps and schedule are not.
 """
 
-from train.config import BatchStep, Source, StageConfig
+from typing import Any
+
+from train.config import StageConfig
 from train.losses.dpo import Dpo
-from train.schedules import LearningRate
+from train.stages.steady_stage import steady_stage
 
 PEAK_RATE = 1e-5
 LLAMA_3_DPO = Dpo(beta=0.1, nll_coefficient=0.2)
@@ -22,31 +24,11 @@ LLAMA_3_PREFERENCE_MIX = {
 }
 
 
-def dpo_stage(
-    *,
-    num_steps: int,
-    row_length: int,
-    rows: int,
-    learning_rate: LearningRate,
-    mixture: tuple[Source, ...],
-    loss: Dpo,
-    reference: str | None = None,
-    micro_batches: int = 1,
-) -> StageConfig:
-    """The stage `dpo`.
+def dpo_stage(*, loss: Dpo, **shape: Any) -> StageConfig:
+    """The stage `dpo`, on folders that `llama-jax data preferences --for dpo` wrote.
 
     Args:
-      rows: of a step; each has whole pairs, as many as fit.
-      mixture: folders that `llama-jax data preferences --for dpo` wrote.
-      reference: checkpoint of the reference policy; None is what the run begins with.
+      loss: `LLAMA_3_DPO`, or another.
+      shape: of the stage, as `steady_stage` takes it.
     """
-    return StageConfig(
-        name="dpo",
-        num_tokens=num_steps * rows * row_length,
-        row_length=row_length,
-        mixture=mixture,
-        batch=(BatchStep(0, rows, micro_batches),),
-        learning_rate=learning_rate,
-        loss=loss,
-        reference=reference,
-    )
+    return steady_stage("dpo", loss=loss, **shape)

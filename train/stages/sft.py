@@ -5,9 +5,11 @@ steps for the largest models, the loss on answers alone, and the mix of its tabl
 and weight decay are not.
 """
 
-from train.config import BatchStep, Source, StageConfig
+from typing import Any
+
+from train.config import StageConfig
 from train.losses.cross_entropy import CrossEntropy
-from train.schedules import LearningRate
+from train.stages.steady_stage import steady_stage
 
 PEAK_RATE = 1e-5
 # Table 7, without the 0.11 % of long dialogs, which would need rows of 128K.
@@ -20,27 +22,10 @@ LLAMA_3_SFT_MIX = {
 }
 
 
-def sft_stage(
-    *,
-    num_steps: int,
-    row_length: int,
-    rows: int,
-    learning_rate: LearningRate,
-    mixture: tuple[Source, ...],
-    micro_batches: int = 1,
-) -> StageConfig:
-    """The stage `sft`.
+def sft_stage(**shape: Any) -> StageConfig:
+    """The stage `sft`, on folders that `llama-jax data dialogs` wrote.
 
     Args:
-      rows: of a step; each has whole dialogs, one after another.
-      mixture: folders that `llama-jax data dialogs` wrote.
+      shape: of the stage, as `steady_stage` takes it.
     """
-    return StageConfig(
-        name="sft",
-        num_tokens=num_steps * rows * row_length,
-        row_length=row_length,
-        mixture=mixture,
-        batch=(BatchStep(0, rows, micro_batches),),
-        learning_rate=learning_rate,
-        loss=CrossEntropy(),
-    )
+    return steady_stage("sft", loss=CrossEntropy(), **shape)
