@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "llama_jax.checkpoints.quantize:quantize_command",
         "a checkpoint's weights in 8 or 4 bits, for inference",
     ),
+    "merge": (
+        "llama_jax.checkpoints.merged_source:merge_command",
+        "a LoRA adapter into the weights of its base model",
+    ),
     "inspect": (
         "llama_jax.checkpoints.inspect:inspect_command",
         "what a checkpoint is: format, config, sizes, tokenizer",

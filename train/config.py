@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llama_jax.config import ModelConfig, RopeScaling
 from sharding.mesh import MeshShape
+from train.lora import LoraConfig
 from train.losses.bradley_terry import BradleyTerry
 from train.losses.cross_entropy import CrossEntropy
 from train.losses.dpo import Dpo
@@ -203,6 +204,8 @@ class RunConfig:
         the embedding and the head are never quantised.
       matmul_implementation: what multiplies 8-bit numbers: auto, xla, cublas, mosaic_gpu or
         emulate.
+      lora: trains a low-rank change of `initial_weights`, which stay as they are and may be
+        quantised; None trains the weights themselves.
       vocab_chunk: rows of the head that the loss multiplies at once, on each device.
       optimizer: AdamW and what steps are skipped.
       stages: in order.
@@ -229,6 +232,7 @@ class RunConfig:
     attention: tuple[str, ...] = ("auto",)
     matmul: str = "bfloat16"
     matmul_implementation: str = "auto"
+    lora: LoraConfig | None = None
     vocab_chunk: int = 8192
     evaluations: tuple[EvaluationSet, ...] = ()
     evaluate_every_steps: int = 0

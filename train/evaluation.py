@@ -105,5 +105,6 @@ def _sums(
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Numerator and denominator of the metrics that are shown, float32 scalars."""
     rows = {name: values[0] for name, values in batch.items()}  # the one micro-batch
+    params = network.assemble(params, frozen)
     metrics = loss.sums(params, frozen, rows, network=network).metrics
     return {name: metrics[name] for name in ("loss", *loss.held_out)}

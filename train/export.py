@@ -51,7 +51,8 @@ def export_weights(
     destination = run_folder / FINAL_WEIGHTS_FOLDER
 
     def gather() -> None:
-        _convert(gathering, destination)
+        options = ("--to", "orbax", "--overwrite", "--quiet")
+        run_command("convert", str(gathering), str(destination), *options, writes=destination)
         _remove(gathering)
 
     on_process_zero(gather)
@@ -65,18 +66,20 @@ def set_aside_weights(run_folder: Path, step: int) -> None:
         weights.rename(run_folder / f"{FINAL_WEIGHTS_FOLDER}_{step:0{STEP_DIGITS}}")
 
 
-def _convert(source: Path, destination: Path) -> None:
-    command = [sys.executable, "-m", "llama_jax", "convert", str(source), str(destination)]
-    options = ["--to", "orbax", "--overwrite", "--quiet"]
+def run_command(*arguments: str, writes: Path) -> None:
+    """A command of `llama-jax` in a process of its own, on the host.
+
+    Raises `InputError` with its complaint, naming the folder that it writes.
+    """
     run = subprocess.run(
-        command + options,
+        [sys.executable, "-m", "llama_jax", *arguments],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},  # the accelerators are the job's
         capture_output=True,
         text=True,
     )
     if run.returncode:
         said = run.stderr.splitlines() or [f"ended with code {run.returncode}"]
-        raise InputError(f"{destination}: weights not written: {said[-1].removeprefix('error: ')}")
+        raise InputError(f"{writes}: weights not written: {said[-1].removeprefix('error: ')}")
 
 
 def _remove(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Weights that a run begins with, or compares with: a checkpoint of any format, onto the mesh."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ from llama_jax.checkpoints.dequantized import refuse_quantized
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.interface import TensorSource
 from llama_jax.checkpoints.load import load_params
+from llama_jax.checkpoints.quantized_source import abstract_stacked_params
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.model import Params, init_params, refuse_reward_model
-from sharding.placement import param_shardings
+from llama_jax.quantization.quantized_tensor import WeightFormat
+from sharding.placement import param_shardings, quantized_shardings
 from train.config import RunConfig
 
 # Stages may set these.
@@ -51,6 +54,30 @@ def reference_params(path: str, model: ModelConfig, mesh: Mesh, *, dtype: str) -
     refuse_quantized(source, "its log-probabilities would be those of another policy")
     _check_model(source, model)
     return _load(source, mesh, dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def base_in_memory(run: RunConfig, mesh: Mesh) -> Params:
+    """`run.initial_weights` on `mesh`, as they lie under adapters: float weights in the dtype that
+    they are multiplied in, quantised ones as they are.
+
+    Raises `InputError` if they are of another model, or of FP8, whose products have no gradient.
+    """
+    source = open_source(run.initial_weights)
+    refuse_reward_model(source.config, run.initial_weights)
+    _check_model(source, run.model)
+    formats = {spec.format for spec in source.tensors.values()} - {None}
+    if WeightFormat.FP8 in formats:
+        raise InputError(
+            f"{run.initial_weights}: its products in FP8 have no gradient; quantize it with "
+            "--recipe int8 or int4, or give float weights"
+        )
+    shardings = param_shardings(source.config, mesh)
+    if formats:
+        shardings = quantized_shardings(
+            abstract_stacked_params(source.config, source.tensors), shardings
+        )
+    return load_params(source, dtype=run.compute_dtype, shardings=shardings)
 
 
 def _load(source: TensorSource, mesh: Mesh, dtype: str) -> Params:

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
+from llama_jax.kernels.matmul.lora import with_lora
 from llama_jax.kernels.select import training_operators
 from llama_jax.model import Operators, Params
 from llama_jax.quantization.training_matmul import UNQUANTIZED, training_matmul
@@ -20,6 +21,8 @@ from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.evaluation import evaluate
+from train.initial_weights import base_in_memory
+from train.lora import abstract_adapters
 from train.losses.loss import Frozen
 from train.losses.token_log_probs import token_log_probs
 from train.metrics_log import MetricsLog
@@ -28,7 +31,7 @@ from train.optimizer import make_optimizer
 from train.preemption import Preemption
 from train.profiler import Profiler
 from train.reference_policy import reference_in_memory, reference_path, reference_sha256
-from train.state import TrainState, abstract_state
+from train.state import TrainState, abstract_state, abstract_state_of
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,17 @@ class Job:
 
     def frozen(self, stage: int) -> Frozen:
         """The arrays that the loss of stage `stage` reads and no step changes."""
-        if self.run.stages[stage].loss.reference != "in_memory":
-            return {}
-        path, dtype = reference_path(self.run, stage), self.run.compute_dtype
-        return {"reference": reference_in_memory(path, self.run.model, self.mesh, dtype)}
+        run, frozen = self.run, {}
+        if run.lora is not None:
+            frozen["base"] = base_in_memory(run, self.mesh)
+        if run.stages[stage].loss.reference == "in_memory":
+            path = reference_path(run, stage)
+            frozen["reference"] = (
+                frozen["base"]
+                if run.lora is not None and path == run.initial_weights
+                else reference_in_memory(path, run.model, self.mesh, run.compute_dtype)
+            )
+        return frozen
 
     def reference_sha256(self, stage: int) -> str | None:
         """Of the reference policy whose log-probabilities are stored beside the data of stage
@@ -99,6 +109,9 @@ class Job:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, the same in every stage."""
         dtype = jnp.dtype(self.run.param_dtype)
+        if self.run.lora is not None:
+            params = abstract_adapters(self.run.model, self.run.lora, self.mesh, dtype=dtype)
+            return abstract_state_of(params, self.optimizer, self.mesh)
         return abstract_state(self.run.model, self.optimizer, self.mesh, dtype=dtype)
 
 
@@ -115,6 +128,7 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
         token_log_probs=sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=run.vocab_chunk),
         dtype=jnp.dtype(run.compute_dtype),
         remat=run.remat,
+        lora=run.lora,
     )
 
 
@@ -134,6 +148,8 @@ def run_operators(run: RunConfig, mesh: Mesh) -> Operators:
         implementation=run.matmul_implementation,
     )
     edge_matmul = None if run.matmul == UNQUANTIZED else operators.matmul
+    if run.lora is not None:
+        matmul = with_lora(matmul)
     return dataclasses.replace(operators, matmul=matmul, edge_matmul=edge_matmul)
 
 

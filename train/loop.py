@@ -16,11 +16,13 @@ from llama_jax.kernels.kernel_log import kernels_told
 from llama_jax.tokenizers import load_tokenizer
 from sharding.mesh import make_mesh
 from sharding.placement import init_sharded_params, on_mesh
+from train.adapter_export import export_adapter
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
 from train.export import export_weights
 from train.initial_weights import initial_params
 from train.job import Job, stage_model
+from train.lora import init_adapters
 from train.metrics_log import MetricsLog
 from train.preemption import Preemption
 from train.process_zero import on_process_zero
@@ -85,7 +87,11 @@ def train(run: RunConfig, *, quiet: bool = False, changes: Sequence[str] = ()) -
 
         # Weights
         checkpointer.close()
-        export_weights(folder, stage_model(run, len(run.stages) - 1), state.params, run.tokenizer)
+        if run.lora is not None:
+            export_adapter(job, state.params)
+        else:
+            model = stage_model(run, len(run.stages) - 1)
+            export_weights(folder, model, state.params, run.tokenizer)
         on_process_zero(lambda: note_finished(run, progress.step))
         log.write(progress.step, "event", {"done": f"weights in {folder / 'weights'}"})
 
@@ -104,7 +110,10 @@ def start(job: Job, changes: Sequence[str] = ()) -> tuple[TrainState, Progress]:
         if changes:
             job.log.write(step, "event", {"changed": "; ".join(changes)})
         return state, progress
-    if run.initial_weights is not None:
+    if run.lora is not None:
+        params = init_adapters(abstract.params, jax.random.key(run.seed))
+        said = f"with a new change of rank {run.lora.rank} of {run.initial_weights}"
+    elif run.initial_weights is not None:
         params = initial_params(run, job.mesh)
         said = f"with the weights of {run.initial_weights}"
     else:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
 from llama_jax.model import Operators, Params, forward
+from train.lora import LoraConfig, with_adapters
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Network:
       token_log_probs: `(hidden [B, T, D], head [V, D], targets [B, T])` -> log-probabilities and
         log-normalisers, float32 `[B, T]`; see `losses/token_log_probs.py`.
       dtype: of activations.
+      lora: what is trained beside frozen weights; None where the weights themselves are.
       remat: one of `llama_jax.model.REMAT_POLICIES`.
     """
 
@@ -28,6 +31,11 @@ class Network:
     token_log_probs: Callable[..., tuple[jax.Array, jax.Array]]
     dtype: jnp.dtype
     remat: str
+    lora: LoraConfig | None = None
+
+    def assemble(self, params: Params, frozen: dict[str, Any]) -> Params:
+        """The model's parameters, from those that are trained and those that are not."""
+        return params if self.lora is None else with_adapters(frozen["base"], params, self.lora)
 
     def hidden(self, params: Params, tokens: jax.Array, segment_ids: jax.Array) -> jax.Array:
         """Hidden states `[B, T, D]` in `dtype` of packed rows `[B, T]`."""

@@ -14,6 +14,7 @@ from train.config import OptimizerConfig
 # Every parameter's name is in one of the two; an unknown one is an error and not undecayed.
 DECAYED = {
     "embedding", "head", "reward_head", "query", "key", "value", "output", "gate", "up", "down",
+    "lora_down", "lora_up",
 }  # fmt: skip
 NOT_DECAYED = {"scale"}
 

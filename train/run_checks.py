@@ -14,7 +14,7 @@ from sharding.mesh import MeshShape
 from train.config import RunConfig, StageConfig
 from train.data.batch_schedule import BatchSchedule
 from train.field_checks import at_least, divides, positive, require
-from train.losses.loss import Loss
+from train.loss_checks import check_loss, check_own_loss
 from train.schedules import WarmupCosine
 
 
@@ -34,6 +34,8 @@ def check_run(run: RunConfig, num_devices: int) -> MeshShape:
         require(names.index(stage.name) == index, f"{place}.name", f"{stage.name} is there twice")
         _check_stage(run, stage, mesh, place)
     _check_evaluations(run, mesh)
+    if run.lora is not None:
+        _check_lora(run)
     _check_numbers(run)
     return mesh
 
@@ -118,7 +120,7 @@ def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str
             f"data {mesh.data} x fsdp {mesh.fsdp}",
         )
     _check_rate(stage, place)
-    _check_loss(run, stage, place)
+    check_loss(run, stage, place)
     _check_gate(run, stage, place)
     num_steps = BatchSchedule(stage.batch, row_length=stage.row_length).steps_for(stage.num_tokens)
     require(
@@ -138,41 +140,13 @@ def _check_rate(stage: StageConfig, place: str) -> None:
         at_least(rate.decay_steps, rate.warmup_steps + 1, f"{place}.decay_steps")
 
 
-def _check_loss(run: RunConfig, stage: StageConfig, place: str) -> None:
-    loss = stage.loss
-    loss.check(f"{place}.loss")
-    name = type(loss).__name__
-    require(
-        loss.of_rewards == run.model.reward_head,
-        f"{place}.loss",
-        f"{name} trains a {'reward model' if loss.of_rewards else 'policy'}, and "
-        f"model.reward_head is {run.model.reward_head}",
-    )
-    if loss.reference == "none":
-        require(stage.reference is None, f"{place}.reference", f"{name} compares with none")
-        return
-    # The weights that a later stage begins with are no checkpoint that a user could name.
-    begins = run.initial_weights is not None and run.stages[0] is stage
-    require(
-        begins or stage.reference is not None,
-        f"{place}.reference",
-        "name the checkpoint of the reference policy; only the first stage has the run's "
-        "initial_weights",
-    )
-
-
-def _check_own_loss(run: RunConfig, loss: Loss, place: str) -> None:
-    """Of a held-out set that is not measured by the loss of the stage under way."""
-    loss.check(place)
-    same_model = loss.of_rewards == run.model.reward_head
-    require(same_model, place, f"is not for a model whose reward_head is {run.model.reward_head}")
-    for stage in run.stages:
-        has_reference = loss.reference in ("none", stage.loss.reference)
-        require(
-            has_reference,
-            place,
-            f"{loss.reference} reference, and stage {stage.name} has none such; give none",
-        )
+def _check_lora(run: RunConfig) -> None:
+    run.lora.check("lora")
+    require(run.initial_weights is not None, "lora", "needs initial_weights, which it changes")
+    require(not run.model.reward_head, "lora", "is for policies; a reward model is trained whole")
+    require(run.matmul == UNQUANTIZED, "lora", f"needs matmul {UNQUANTIZED}, not {run.matmul}")
+    averages = any(stage.average_last for stage in run.stages)
+    require(not averages, "lora", "cannot stand with average_last: the mean of changes is none")
 
 
 def _check_gate(run: RunConfig, stage: StageConfig, place: str) -> None:
@@ -206,7 +180,7 @@ def _check_evaluations(run: RunConfig, mesh: MeshShape) -> None:
         divides(mesh.data * mesh.fsdp, held_out.batch_rows, "mesh.data * mesh.fsdp",
                  f"{place}.batch_rows")  # fmt: skip
         if held_out.loss is not None:
-            _check_own_loss(run, held_out.loss, f"{place}.loss")
+            check_own_loss(run, held_out.loss, f"{place}.loss")
     if run.checkpoint.best_set is not None:
         _one_of_sets(run, run.checkpoint.best_set, "checkpoint.best_set")
 

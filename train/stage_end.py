@@ -52,6 +52,7 @@ def try_gate(job: Job, state: TrainState, progress: Progress) -> GateDecision:
     stage = job.run.stages[progress.stage]
     network = job.network(progress.stage)
     losses = job.evaluate(network, state.params, progress.stage)
+    whole = network.assemble(state.params, job.frozen(progress.stage))
     rows = NeedleRows(
         job.tokenizer,
         stage_mixture(job, progress.stage),
@@ -59,7 +60,7 @@ def try_gate(job: Job, state: TrainState, progress: Progress) -> GateDecision:
         num_needles=stage.gate.num_needles,
         seed=job.run.seed,
     )
-    found = find_needles(network, state.params, rows, job.mesh)
+    found = find_needles(network, whole, rows, job.mesh)
     accuracy = sum(found) / len(found)
     job.log.write(progress.step, "event", {"needles_found": accuracy})
     return decide_gate(

@@ -56,11 +56,26 @@ def abstract_state(
     *,
     dtype: jnp.dtype,
 ) -> TrainState:
+    """`abstract_state_of` the whole model, in `dtype`."""
+    params = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract_params(config, dtype=dtype),
+        param_shardings(config, mesh),
+    )
+    return abstract_state_of(params, optimizer, mesh)
+
+
+def abstract_state_of(
+    params: Params, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
     """`jax.ShapeDtypeStruct`s with shardings: moments lie as their parameters do, scalars
-    everywhere. Nothing is allocated."""
-    params = abstract_params(config, dtype=dtype)
+    everywhere. Nothing is allocated.
+
+    Args:
+      params: what is trained, `ShapeDtypeStruct`s with shardings.
+    """
     state = jax.eval_shape(lambda params: new_state(params, optimizer), params)
-    shardings = param_shardings(config, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
     everywhere = replicated(mesh)
     optimizer_shardings = optax.tree_map_params(
         optimizer,

@@ -50,7 +50,8 @@ def make_train_step(
         count = loss.count(batch)
 
         def mean_loss(params, micro_batch):
-            sums = loss.sums(params, frozen, micro_batch, network=network)
+            whole = network.assemble(params, frozen)
+            sums = loss.sums(whole, frozen, micro_batch, network=network)
             return sums.total / jnp.maximum(count, 1.0), sums.metrics
 
         def gradient(params, micro_batch):

@@ -42,18 +42,28 @@ def quantized_specs(
 
 def abstract_unstacked_params(config: ModelConfig, specs: Mapping[str, TensorSpec]) -> Params:
     """`jax.ShapeDtypeStruct`s of what a checkpoint with these tensors holds, blocks unstacked."""
+    return jax.tree.map(lambda name: _abstract(name, specs, ()), names_tree(config, stacked=False))
 
-    def abstract(name: str) -> jax.ShapeDtypeStruct | QuantizedTensor:
-        spec = specs[name]
-        values = jax.ShapeDtypeStruct(spec.shape, spec.dtype)
-        if spec.format is None:
-            return values
-        scales = specs[scales_name(name)]
-        return QuantizedTensor(
-            values, jax.ShapeDtypeStruct(scales.shape, scales.dtype), spec.format
-        )
 
-    return jax.tree.map(abstract, names_tree(config, stacked=False))
+def abstract_stacked_params(config: ModelConfig, specs: Mapping[str, TensorSpec]) -> Params:
+    """The same with the layers stacked, of which all are taken to be like the first."""
+    layers = (config.num_layers,)
+    return jax.tree.map(
+        lambda name: _abstract(name.format(0), specs, layers if "{}" in name else ()),
+        names_tree(config, stacked=True),
+    )
+
+
+def _abstract(
+    name: str, specs: Mapping[str, TensorSpec], layers: tuple[int, ...]
+) -> jax.ShapeDtypeStruct | QuantizedTensor:
+    spec = specs[name]
+    values = jax.ShapeDtypeStruct((*layers, *spec.shape), spec.dtype)
+    if spec.format is None:
+        return values
+    scales = specs[scales_name(name)]
+    of_scales = jax.ShapeDtypeStruct((*layers, *scales.shape), scales.dtype)
+    return QuantizedTensor(values, of_scales, spec.format)
 
 
 def abstract_quantized_params(config: ModelConfig, recipe: Recipe, dtype: np.dtype) -> Params:

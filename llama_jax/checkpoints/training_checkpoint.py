@@ -56,6 +56,11 @@ class TrainingSource:
         check_ocdbt_files(self._state)
         listed = description.get("leaves")
         leaves = listed if isinstance(listed, dict) else {}
+        if any(name.startswith(PARAMS) and name.endswith(".lora_up") for name in leaves):
+            raise InputError(
+                f"{path}: holds a LoRA change and no weights; give the weights that the run writes "
+                "at its end, or its base"
+            )
         self._arrays: dict[str, Any] = {}
         self._layers: dict[str, tuple[str, int | None]] = {}
         self.tensors: dict[str, TensorSpec] = {}
