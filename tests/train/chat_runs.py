@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from configs.shakespeare import write_byte_tokenizer
-from llama_jax.config import ModelConfig
+from configs.tiny_cpu import tiny_cpu
 from sharding.mesh import MeshShape
 from train.config import CheckpointConfig, EvaluationSet, OptimizerConfig, RunConfig, Source
 from train.data.examples.example_maker import ExampleSettings
@@ -20,19 +20,13 @@ from train.stages.sft import sft_stage
 
 CHATML = Path(__file__).parents[1] / "chat" / "templates" / "chatml.jinja"
 ROW_LENGTH = 384
-MODEL = ModelConfig(
-    vocab_size=264,
+MODEL = dataclasses.replace(
+    tiny_cpu().model,
     num_layers=2,
     model_dim=32,
-    num_heads=4,
-    num_kv_heads=2,
     head_dim=8,
     feed_forward_dim=64,
-    norm_eps=1e-5,
-    rope_theta=10_000.0,
-    rope_scaling=None,
     context_length=ROW_LENGTH,
-    tied_embeddings=False,
 )
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

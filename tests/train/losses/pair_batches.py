@@ -95,6 +95,19 @@ def one_device():
     return make_mesh(MeshShape(), jax.devices()[:1])
 
 
+def value_and_gradient(loss, network):
+    """Compiled: `(params, frozen, batch)` of a micro-batch to its mean loss, metrics, gradients."""
+
+    def run(params, frozen, batch):
+        def mean(params):
+            sums = loss.sums(params, frozen, batch, network=network)
+            return sums.total / loss.count(batch), sums.metrics
+
+        return jax.value_and_grad(mean, has_aux=True)(params)
+
+    return jax.jit(run)
+
+
 def place(batch, mesh):
     """A micro-batch `[B, ...]` on `mesh`, as the step has it."""
     sharding = batch_sharding(mesh)

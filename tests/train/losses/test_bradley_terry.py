@@ -17,7 +17,7 @@ from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import on_mesh, param_shardings
 from train.losses.bradley_terry import BradleyTerry
 
-from .pair_batches import CONFIG, assert_same, network_on, one_device, place
+from .pair_batches import CONFIG, assert_same, network_on, one_device, place, value_and_gradient
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,22 +61,13 @@ def make_batch():
 
 @functools.cache
 def compiled(mesh):
-    network, loss = network_on(mesh, REWARD_CONFIG), BradleyTerry()
-
-    def run(params, batch):
-        def mean(params):
-            sums = loss.sums(params, {}, batch, network=network)
-            return sums.total / loss.count(batch), sums.metrics
-
-        return jax.value_and_grad(mean, has_aux=True)(params)
-
-    return jax.jit(run)
+    return value_and_gradient(BradleyTerry(), network_on(mesh, REWARD_CONFIG))
 
 
 def run(batch, mesh):
     with on_mesh(mesh):
         params = jax.device_put(PARAMS, param_shardings(REWARD_CONFIG, mesh))
-        (value, metrics), gradients = compiled(mesh)(params, place(batch, mesh))
+        (value, metrics), gradients = compiled(mesh)(params, {}, place(batch, mesh))
     metrics = {name: float(top / bottom) for name, (top, bottom) in metrics.items()}
     return float(value), metrics, jax.device_get(gradients)
 

@@ -24,6 +24,7 @@ from .pair_batches import (
     one_device,
     pack,
     place,
+    value_and_gradient,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -66,16 +67,7 @@ def answer_sums(which, *, masks_end=False):
 
 @functools.cache
 def compiled(loss, mesh):
-    network = network_on(mesh)
-
-    def run(params, frozen, batch):
-        def mean(params):
-            sums = loss.sums(params, frozen, batch, network=network)
-            return sums.total / loss.count(batch), sums.metrics
-
-        return jax.value_and_grad(mean, has_aux=True)(params)
-
-    return jax.jit(run)
+    return value_and_gradient(loss, network_on(mesh))
 
 
 def run(loss, batch, frozen=None, mesh=None):

@@ -11,7 +11,15 @@ from llama_jax.checkpoints.save import save_checkpoint
 from sharding.placement import on_mesh
 from train.losses.dpo import Dpo
 
-from .pair_batches import CONFIG, make_pairs, make_policies, network_on, one_device, pack
+from .pair_batches import (
+    CONFIG,
+    make_pairs,
+    make_policies,
+    network_on,
+    one_device,
+    pack,
+    value_and_gradient,
+)
 
 trl = pytest.importorskip("trl", reason="needs trl without its dependencies, see .ci/run")
 
@@ -122,16 +130,7 @@ def their_gradients(trainer, folder):
 
 @functools.cache
 def compiled(loss):
-    network = network_on(one_device())
-
-    def run(params, frozen, batch):
-        def mean(params):
-            sums = loss.sums(params, frozen, batch, network=network)
-            return sums.total / loss.count(batch), sums.metrics
-
-        return jax.value_and_grad(mean, has_aux=True)(params)
-
-    return jax.jit(run)
+    return value_and_gradient(loss, network_on(one_device()))
 
 
 def ours(loss, params, frozen, batch):
