@@ -114,7 +114,7 @@ def test_loss_and_gradient_are_those_of_torch(torch_model):
     gradient.float().save_pretrained(folder / "gradient")
     _, theirs = load_checkpoint(folder / "gradient", dtype="float32")
     value, metrics, gradients = run(batch, one_device())
-    # Ours is float32: measured 2e-7 of the loss, 2e-6 of each leaf's largest gradient.
+    # Ours is float32: measured 2e-7 of the loss, 4e-6 of each leaf's largest gradient.
     assert value == pytest.approx(expected.item(), rel=2e-6) == metrics["loss"]
     assert float(BradleyTerry().count(batch)) == count == 3 + 1 + 1 + 2
     for (path, leaf), other in zip(

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-# Both compute in float32. Measured: 3e-7 of the losses, 2e-6 of each leaf's largest gradient.
+# Both compute in float32. Measured: 3e-7 of the losses, 5e-6 of each leaf's largest gradient.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 2e-6, 1e-5
 PAIRS = make_pairs(4)
 METRICS = {
