@@ -100,7 +100,7 @@ def test_a_new_change_changes_nothing_and_another_is_the_merged_model(folder, tm
 
 
 def test_a_mesh_splits_changes_and_gives_the_same_gradients(folder):
-    """float32, summed in another order: measured 2e-6 of each leaf's largest."""
+    """float32, summed in another order: measured 8e-7 of each leaf's largest."""
     _, base = load_checkpoint(folder / "base")
     lora, _, random = adapters_of()
     batch = pack(make_pairs(4), pairs_per_row=1, row_length=32)
@@ -132,7 +132,7 @@ def test_a_mesh_splits_changes_and_gives_the_same_gradients(folder):
     assert query["lora_down"].addressable_shards[0].data.shape == (2, 4, 8)
     assert query["lora_up"].addressable_shards[0].data.shape == (2, 2, 8, 4)
     for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert np.abs(leaf - other).max() <= 1e-5 * np.abs(other).max()
+        assert np.abs(leaf - other).max() <= 5e-6 * np.abs(other).max()
 
 
 def run_of(run, folder, name, base, **fields):
@@ -194,7 +194,7 @@ def test_dpo_in_memory_needs_no_second_model(folder):
 
 @pytest.mark.filterwarnings("ignore")
 def test_peft_reads_ours_and_we_read_peft_s(folder, tmp_path):
-    """float32: measured 1e-6 where logits are 0.5."""
+    """float32: measured 3e-7 where logits are 0.6."""
     peft = pytest.importorskip("peft", reason="needs peft without its dependencies, see .ci/run")
     import torch
     from transformers import AutoModelForCausalLM
@@ -207,7 +207,7 @@ def test_peft_reads_ours_and_we_read_peft_s(folder, tmp_path):
     model = peft.PeftModel.from_pretrained(model, out / "adapter")
     with torch.no_grad():
         theirs = model(torch.tensor(tokens)).logits
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
     base = AutoModelForCausalLM.from_pretrained(folder / "base")
     lora = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "o_proj", "up_proj"])
@@ -221,7 +221,7 @@ def test_peft_reads_ours_and_we_read_peft_s(folder, tmp_path):
     ours = logits(weights, forward(weights, tokens, config=config), config=config)
     with torch.no_grad():
         theirs = model(torch.tensor(tokens)).logits
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def test_stored_log_probs_lie_beside_the_data_and_in_memory_gives_the_same(
     train.loop.train(run, quiet=True)
     for ours, stored in zip(lines_of(run), tuned[0], strict=True):
         for name in ("loss", "nll", "gradient_norm"):
-            # float32, and training enlarges a difference: measured 2e-6 after ten steps.
-            assert ours[name] == pytest.approx(stored[name], rel=1e-4), name
+            # The same bits here; another compiler may sum a float32 in another order.
+            assert ours[name] == pytest.approx(stored[name], rel=1e-5), name
 
 
 def test_another_run_with_the_same_reference_computes_nothing(
