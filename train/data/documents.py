@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from llama_jax.errors import InputError
 from train.data.compressed_file import damage_named, decompressed
-from train.data.json_lines import JsonLines
+from train.data.piece_lines import PieceLines
 from train.data.work_units import Piece, parquet_file
 
 _PARQUET_BATCH_ROWS = 1000
@@ -58,7 +58,7 @@ def _chunks(raw: BinaryIO, piece: Piece) -> Iterator[bytes]:
 
 
 def _jsonl(piece: Piece, text_field: str) -> Iterator[Record]:
-    lines = JsonLines(piece)
+    lines = PieceLines(piece)
     for line in lines:
         try:
             yield Record(_text_of_line(line.text, text_field), "", line.num_bytes)

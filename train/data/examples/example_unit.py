@@ -20,7 +20,7 @@ from train.data.examples.example_maker import ExampleMaker, ExampleSettings
 from train.data.examples.example_record import encode_example
 from train.data.examples.line_fields import parse_line
 from train.data.examples.refused_example import RefusedExample
-from train.data.json_lines import JsonLines
+from train.data.piece_lines import PieceLines
 from train.data.unit_files import MAX_COMPLAINTS, UnitFiles, check_complaint, unit_path
 from train.data.work_units import Piece, Unit
 from train.data.workers import Report
@@ -114,7 +114,7 @@ class ExampleUnitMaker:
         return number, work.counts()
 
     def _records(self, piece: Piece, work: "_UnitWork"):
-        lines = JsonLines(piece)
+        lines = PieceLines(piece)
         for line in lines:
             try:
                 example = self._maker(parse_line(line.text))

@@ -1,4 +1,7 @@
-"""The lines of a JSONL file, or of a part of one, and where each of them is."""
+"""The lines of a JSONL file, compressed perhaps, or of the piece of one that a worker has.
+
+The files of a batch job are read whole and in order: `llama_jax/batch_files/json_lines.py`.
+"""
 
 import io
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ from train.data.compressed_file import damage_named, decompressed
 from train.data.work_units import Piece
 
 
-class JsonLine(NamedTuple):
+class PieceLine(NamedTuple):
     """Attributes:
     text: the bytes of the line, without a byte order mark.
     number: of the line in its piece, from 1.
@@ -20,21 +23,21 @@ class JsonLine(NamedTuple):
     num_bytes: int
 
 
-class JsonLines:
+class PieceLines:
     """The lines that begin in a piece and are not blank, in order. Memory: one line."""
 
     def __init__(self, piece: Piece) -> None:
         self._piece = piece
         self._lines_before: int | None = None
 
-    def __iter__(self) -> Iterator[JsonLine]:
+    def __iter__(self) -> Iterator[PieceLine]:
         """Raises `InputError` if the file is damaged as a whole."""
         with open(self._piece.file.path, "rb") as raw:
             for number, (text, num_bytes) in enumerate(_lines(raw, self._piece), 1):
                 if text.strip():
-                    yield JsonLine(text, number, num_bytes)
+                    yield PieceLine(text, number, num_bytes)
 
-    def place(self, line: JsonLine) -> str:
+    def place(self, line: PieceLine) -> str:
         """File and line, for errors. The lines before the piece are counted when first asked."""
         if self._lines_before is None:
             self._lines_before = _count_lines(self._piece.file.path, self._piece.start)
