@@ -97,7 +97,9 @@ def read_answers(path: Path) -> Iterator[AnswerRow]:
     for line in json_lines(path):
         try:
             row = parse_answer_row(line.fields, line.number, line.num_bytes)
-            digest = hashlib.blake2b(row.custom_id.encode(), digest_size=16).digest()
+            digest = hashlib.blake2b(
+                row.custom_id.encode(errors="surrogatepass"), digest_size=16
+            ).digest()
             if digest in seen:
                 raise InputError(f"custom_id: {row.custom_id!r} comes twice; keep one of the rows")
         except InputError as error:
