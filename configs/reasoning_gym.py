@@ -30,6 +30,7 @@ import tyro
 from llama_jax.errors import InputError
 from llama_jax.verifiers import ReasoningGymTask
 from llama_jax.verifiers.reasoning_gym_task import RIGHT
+from train.data.atomic_file import publish, written
 
 _TRIES = 20
 _NUMBER = re.compile(r"\d+")
@@ -89,9 +90,13 @@ def export(
             if (wrong := wrong_answer(learnt, index)) is not None:
                 rows["preferences"].append(_preference_row(learnt, index, wrong))
     for name, some in rows.items():
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
-        (output / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-        print(f"{output / name}.jsonl: {len(some):,} rows", file=sys.stderr)
+        path = output / f"{name}.jsonl"
+        temporary = path.with_name(f".{path.name}.temporary")
+        with written(temporary) as file:
+            for row in some:
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        publish(temporary, path)
+        print(f"{path}: {len(some):,} rows", file=sys.stderr)
     print(
         f"llama-jax batch MODEL {output}/questions.jsonl {output}/answers.jsonl --format chat\n"
         f"llama-jax verify {output}/answers.jsonl {output}/scores.jsonl "

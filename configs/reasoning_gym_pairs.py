@@ -1,28 +1,32 @@
-"""`python -m configs.reasoning_gym_pairs ANSWERS --questions Q --scores S --output OUT`: the right
-answer of reasoning-gym against a wrong one of the model's own.
+"""`python -m configs.reasoning_gym_pairs ANSWERS --questions Q --scores S --licence L --output O`:
+the right answer of reasoning-gym against a wrong one of the model's own.
 
 A model that is seldom right gives `llama-jax select` few pairs, since both answers of a pair are
 its own there. Here the right one is the package's, so every question that the model has answered
 wrongly at least once gives a pair, with a mistake that this model really makes.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from llama_jax.batch_files.job_origin import JobOrigin, read_origin
+from llama_jax.batch_files.job_origin import read_origin
 from llama_jax.batch_files.joined_rows import JoinedRow, joined_rows
+from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.errors import InputError
 from llama_jax.verifiers import verifier_of
 from llama_jax.verifiers.reasoning_gym_task import RIGHT
 from llama_jax.verifiers.verifier import ReasoningGymQuestion
 from train.data.atomic_file import publish, written
+from train.selection.candidates import candidates
+from train.selection.options import SelectionOptions
+from train.selection.provenance import Provenance
 
 
 def export_pairs(
@@ -32,9 +36,12 @@ def export_pairs(
     scores: Path,
     output: Path,
     licence: str,
+    model: str | None = None,
     seed: int = 0,
 ) -> None:
     """Writes a preference row for each question that was answered wrongly.
+
+    Answers that were cut off or are empty are in no row, as with `llama-jax select`.
 
     Args:
       answers: to QUESTIONS, as `llama-jax batch` wrote them.
@@ -42,17 +49,19 @@ def export_pairs(
       scores: of ANSWERS, as `llama-jax verify` wrote them.
       output: the rows.
       licence: of the model's answers.
+      model: who answered, where ANSWERS has no manifest and does not say.
       seed: of the draw among several wrong answers.
     """
-    if output.resolve() in [path.resolve() for path in (answers, questions, scores)]:
-        raise InputError(f"{output}: is an input; name another file")
+    check_outputs([output], [answers, questions, scores])
+    options = SelectionOptions(seed=seed)
     origin = read_origin(answers)
     if origin is not None:
         origin.check_input(questions, answers)
+    provenance = Provenance(answers, origin, model, licence)
     temporary = output.with_name(f".{output.name}.temporary")
     count = 0
     with written(temporary) as file:
-        for pair in _pairs(joined_rows(questions, answers, scores), origin, licence, seed):
+        for pair in _pairs(joined_rows(questions, answers, scores), options, provenance):
             file.write(json.dumps(pair, ensure_ascii=False).encode() + b"\n")
             count += 1
     publish(temporary, output)
@@ -60,35 +69,28 @@ def export_pairs(
 
 
 def _pairs(
-    rows: Iterator[JoinedRow], origin: JobOrigin | None, licence: str, seed: int
+    rows: Iterator[JoinedRow], options: SelectionOptions, provenance: Provenance
 ) -> Iterator[dict[str, Any]]:
     version = importlib.metadata.version("reasoning-gym")
     for row in rows:
         verifier = verifier_of(row.question.metadata)
         if not isinstance(verifier, ReasoningGymQuestion):
             raise InputError(f"{row.question.custom_id}: is no question of reasoning-gym")
-        wrong = [] if row.answer is None else [
-            sample
-            for sample, score in zip(row.answer.samples, row.scores, strict=True)
-            if sample.is_whole and not sample.is_empty and score.score < RIGHT
-        ]  # fmt: skip
+        if row.answer is None:
+            continue
+        there = candidates(row, options.duplicates, Counter())
+        wrong = [one for one in there if one.score.score < RIGHT]
         if not wrong:
             continue
-        digest = hashlib.sha256(f"{seed}:{row.question.custom_id}".encode()).digest()
-        sample = wrong[int.from_bytes(digest[:8], "little") % len(wrong)]
+        drawn = wrong[options.draw("rejected", row.question.custom_id) % len(wrong)]
         yield {
             "messages": row.question.body["messages"],
             "chosen": verifier.task.question(verifier.index).answer,
-            "rejected": sample.message,
+            "rejected": drawn.sample.message,
             "category": verifier.task.name,
             "provenance": {
                 "chosen": {"source": f"reasoning-gym {version}", "licence": "Apache-2.0"},
-                "rejected": {
-                    "model": origin.model if origin else row.answer.model,
-                    "model_sha256": origin.model_sha256 if origin else None,
-                    "licence": licence,
-                    "sample": sample.index,
-                },
+                "rejected": provenance.of(row, answer=drawn),
                 "custom_id": row.question.custom_id,
                 **verifier.task.metadata(verifier.index),
             },

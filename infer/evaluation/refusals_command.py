@@ -16,6 +16,7 @@ from infer.evaluation.whole_file import write_lines
 from llama_jax.batch_files.batch_row import CHAT_URL, BatchRow
 from llama_jax.batch_files.job_origin import read_origin
 from llama_jax.batch_files.joined_rows import JoinedRow, joined_rows
+from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.errors import InputError
 
 _METHOD = f"{len(PHRASES)} phrases in the first {NUM_CHARACTERS} characters, not a judge"
@@ -48,11 +49,7 @@ def refusals(
       answer_verdicts: what `llama-jax guard` says of the rows that --guard-rows wrote.
       guard_rows: where to write a row an answer, for `llama-jax guard`.
     """
-    for path in (output, guard_rows):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{path}: is a folder, or in none; name a file in a folder there is")
-        if path is not None and path.resolve() in (answers.resolve(), questions.resolve()):
-            raise InputError(f"{path}: is an input; name another file")
+    check_outputs([output, guard_rows], [answers, questions, question_verdicts, answer_verdicts])
     if (origin := read_origin(answers)) is not None:
         origin.check_input(questions, answers)
     marks = _Marks(

@@ -6,5 +6,5 @@ them.
     SCORES.jsonl   a number an answer: `score_row`
 
 Answers and scores are in the order of the questions, so `joined_rows` reads the three side by side
-and holds one row of each.
+and holds one row of each. `output_paths` checks what a command that reads them is to write.
 """

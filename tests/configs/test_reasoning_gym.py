@@ -104,10 +104,17 @@ def test_a_models_own_mistake_stands_against_the_right_answer(folder, tmp_path):
     )
     marks, output = tmp_path / "s.jsonl", tmp_path / "pairs.jsonl"
     verify_answers(answers, marks, questions=questions, quiet=True)
-    export_pairs(answers, questions=questions, scores=marks, output=output, licence="CC0")
+    pairs = {"questions": questions, "scores": marks, "licence": "CC0"}
+    export_pairs(answers, **pairs, output=output, model="tiny")
     (pair,) = read(output)
     assert pair["messages"] == asked[0]["messages"] and pair["chosen"] == right[0]
     assert pair["rejected"] == {"role": "assistant", "content": "wrong"}
-    assert pair["provenance"]["rejected"]["licence"] == "CC0"
+    of_rejected = pair["provenance"]["rejected"]
+    assert (of_rejected["licence"], of_rejected["model"]) == ("CC0", "tiny")
+    assert (of_rejected["sample"], of_rejected["score"]) == (1, 0)
+    before = output.read_bytes()
+    with pytest.raises(InputError, match="does not say who answered"):
+        export_pairs(answers, **pairs, output=output)
+    assert output.read_bytes() == before
     with pytest.raises(InputError, match="is an input"):
-        export_pairs(answers, questions=questions, scores=marks, output=marks, licence="CC0")
+        export_pairs(answers, **pairs, output=marks)

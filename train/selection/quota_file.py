@@ -42,11 +42,6 @@ class QuotaFile:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    @property
-    def categories(self) -> list[str | None]:
-        """Of the rows so far."""
-        return list(self._categories)
-
     def add(self, fields: dict[str, Any], *, category: str | None, draw: int) -> None:
         """Takes a row, in the order of the output. `draw` is below 2^64."""
         line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"

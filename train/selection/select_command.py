@@ -9,6 +9,7 @@ import tyro
 
 from llama_jax.batch_files.job_origin import read_origin
 from llama_jax.batch_files.joined_rows import joined_rows
+from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.checkpoints.transfer_progress import transfer_progress
 from llama_jax.errors import InputError
 from train.selection.options import SelectionOptions, parse_quotas
@@ -76,7 +77,7 @@ def select(
     )
     if not licence.strip():
         raise InputError("--licence: is empty; name the licence of the answers")
-    _check_outputs((sft, preferences), (answers, questions, scores))
+    check_outputs([sft, preferences], [answers, questions, scores])
     origin = read_origin(answers)
     if origin is not None:
         origin.check_input(questions, answers)
@@ -99,6 +100,7 @@ def _select(
     """Writes the outputs; what there is to say of them."""
     selector = RowSelector(options, provenance, questions)
     all_scores = array("f")
+    categories: set[str | None] = set()
     with contextlib.ExitStack() as stack:
         files = {
             name: stack.enter_context(QuotaFile(path, options.quota))
@@ -109,6 +111,7 @@ def _select(
         advance = stack.enter_context(transfer_progress(answers.name, size, quiet=quiet))
         for row in joined_rows(questions, answers, scores):
             selected = selector.select(row)
+            categories.add(row.question.category)
             all_scores.extend(score.score for score in row.scores if score is not None)
             for name, file in files.items():
                 fields = getattr(selected, name)
@@ -117,7 +120,7 @@ def _select(
                     file.add(fields, category=row.question.category, draw=draw)
             if row.answer is not None:
                 advance(row.answer.num_bytes)
-        _check_quotas(options, files)
+        _check_quotas(options, categories)
         for file in files.values():
             file.finish()
     lines = [f"{len(all_scores):,} scored answers", *score_histogram(all_scores)]
@@ -131,21 +134,11 @@ def _select(
     return lines
 
 
-def _check_outputs(outputs: tuple[Path | None, ...], inputs: tuple[Path, ...]) -> None:
-    given = [path for path in outputs if path is not None]
-    for path in given:
-        if path.is_dir() or not path.parent.is_dir():
-            raise InputError(f"{path}: is a folder, or in none; name a file in a folder there is")
-        if path.resolve() in [other.resolve() for other in inputs]:
-            raise InputError(f"{path}: is an input; name another file")
-    if len({path.resolve() for path in given}) < len(given):
-        raise InputError("--sft and --preferences: are one file; name two")
-
-
-def _check_quotas(options: SelectionOptions, files: dict[str, QuotaFile]) -> None:
-    """A quota for a category that no row has is a misspelt one."""
-    there = {category for file in files.values() for category in file.categories}
+def _check_quotas(options: SelectionOptions, categories: set[str | None]) -> None:
+    """A quota for a category that no question has is a misspelt one."""
     for category in options.quotas:
-        if category != "*" and category not in there:
-            known = ", ".join(sorted(filter(None, there))) or "none"
-            raise InputError(f"--quota {category}: no row has this category; there are: {known}")
+        if category != "*" and category not in categories:
+            known = ", ".join(sorted(filter(None, categories))) or "none"
+            raise InputError(
+                f"--quota {category}: no question has this category; there are: {known}"
+            )

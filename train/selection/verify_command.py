@@ -8,6 +8,7 @@ import tyro
 
 from llama_jax.batch_files.job_origin import read_origin
 from llama_jax.batch_files.joined_rows import joined_rows
+from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.batch_files.score_row import ScoreRow
 from llama_jax.checkpoints.transfer_progress import transfer_progress
 from llama_jax.errors import InputError
@@ -36,10 +37,7 @@ def verify(
       questions: the rows that were answered.
       quiet: print the result only.
     """
-    if not output.parent.is_dir() or output.is_dir():
-        raise InputError(f"{output}: is a folder, or in none; name a file in a folder there is")
-    if output.resolve() in (answers.resolve(), questions.resolve()):
-        raise InputError(f"{output}: is an input; name another file")
+    check_outputs([output], [answers, questions])
     if (origin := read_origin(answers)) is not None:
         origin.check_input(questions, answers)
     size = answers.stat().st_size if answers.is_file() else 0

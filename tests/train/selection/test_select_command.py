@@ -165,6 +165,11 @@ def test_quotas_keep_any_row_as_likely_as_another(job):
     assert read(job.sft) == []
 
 
+def test_a_quota_may_be_of_a_category_of_which_nothing_was_good_enough(job):
+    assert not job.run("--quota", "sums=1", "--minimum-score", "1000")
+    assert read(job.sft) == []
+
+
 def test_the_manifest_says_who_answered_and_which_questions(job):
     digest = hashlib.sha256(job.questions.read_bytes()).hexdigest()
     beside = job.folder / "answers.jsonl.manifest.json"
@@ -233,6 +238,10 @@ def test_hostile_scores_are_refused_and_nothing_is_written(job, capsys, rows, me
     [
         ([*ANSWERS, ANSWERS[0]], "line 7: custom_id: 'a' comes twice"),
         ([*ANSWERS, answer("z", "?")], "custom_id 'z' is not in"),
+        (
+            [*ANSWERS, '{"custom_id": "\\ud800", "text": "", "finish_reason": "stop"}'],
+            "custom_id '\\ud800' is not in",
+        ),
         ([ANSWERS[1], ANSWERS[0], *ANSWERS[2:]], "line 1: is of 'a', where"),
         ([ANSWERS[0] | {"reward": 1}], "line 1: reward: unknown field"),
         (
@@ -276,7 +285,7 @@ def test_questions_that_are_no_dialogs_are_refused(job, capsys, row, message):
         (["--quota", "sums"], "--quota sums: must be CATEGORY=ROWS"),
         (["--quota", "sums=-1"], "must be CATEGORY=ROWS"),
         (["--quota", "sums=1", "--quota", "sums=2"], "--quota sums: is given twice"),
-        (["--quota", "sum=1"], "no row has this category; there are: sums, tools"),
+        (["--quota", "sum=1"], "no question has this category; there are: sums, tools"),
         (["--minimum-gap", "0"], "--minimum-gap must be above 0"),
         (["--minimum-score", "nan"], "--minimum-score must be a finite number"),
         (["--seed", "-1"], "--seed must be from 0"),
@@ -295,7 +304,7 @@ def test_an_unsaid_model_and_clashing_files_are_refused(job, capsys):
     assert job.run(model=()) == 2
     assert "does not say who answered" in capsys.readouterr().err
     assert job.run("--sft", str(job.pairs)) == 2
-    assert "are one file" in capsys.readouterr().err
+    assert "is named for two outputs" in capsys.readouterr().err
     assert job.run("--sft", str(job.scores)) == 2
     assert "is an input" in capsys.readouterr().err
 
