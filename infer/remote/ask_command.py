@@ -100,7 +100,11 @@ def ask(
 
 
 def _checked_url(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        parts.port  # noqa: B018  (is read to be checked)
+    except ValueError as error:
+        raise InputError(f"URL {url!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise InputError(f"URL must be that of an API, as http://host:8000/v1, not {url!r}")
     if parts.username is not None or parts.password is not None:

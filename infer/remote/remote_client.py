@@ -2,8 +2,9 @@
 
 Three ends beside an answer: the row cannot be answered as it stands (400, 413, 422 and the like),
 the server failed at it again and again (429, 5xx, a response that is none), or nothing can be asked
-there at all: no connection, no such model, no right to it. The last ends the job, which goes on
-from there when that is put right; the others end the row.
+there at all: no connection, no such model, no right to it or no money left for it, or another
+address (3xx). The last ends the job, which goes on from there when that is put right; the others
+end the row.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ LONGEST_WAIT = 600.0
 
 _FIRST_WAIT, _LONGEST_BACKOFF = 0.5, 60.0
 _MAX_REASON = 300  # characters of what a server says
-_NO_ACCESS = (401, 403, 404, 405)
+# No key or none that may ask this, nothing left on the account, no such API or model there.
+_NO_ACCESS = (401, 402, 403, 404, 405)
 
 
 class NoServer(InputError):
@@ -72,6 +74,9 @@ class RemoteClient:
             except httpx.TransportError as error:
                 failure = NoServer(f"{self.url}: does not answer: {_line(str(error))}")
                 continue
+            except httpx.DecodingError as error:  # of what a Content-Encoding promised
+                failure = RequestError(f"{self.url}: {_line(str(error))}", status=502)
+                continue
             if status == 200:
                 try:
                     return parse_json(text, "the response")
@@ -79,7 +84,7 @@ class RemoteClient:
                     failure = RequestError(f"{self.url}: {_line(str(error))}", status=502)
                     continue
             reason = f"{self.url}: status {status}: {_reason(text)}"
-            if status in _NO_ACCESS:
+            if status in _NO_ACCESS or 300 <= status < 400:
                 raise NoServer(reason)
             failure = RequestError(reason, status=status)
             if status not in (408, 409, 425, 429) and status < 500:

@@ -175,11 +175,34 @@ def test_responses_that_are_none_fail_their_row(teacher, tmp_path, body, message
     assert read(tmp_path / "out.jsonl") == []
 
 
+@pytest.mark.parametrize("status", [302, 402])
+def test_what_no_row_can_be_asked_for_ends_the_job_and_fails_no_row(
+    teacher, tmp_path, capsys, status
+):
+    teacher.answer = lambda asked: (status, {}, {"error": {"message": "elsewhere"}})
+    source = write(tmp_path / "in.jsonl", [plain("a", "hi")])
+    assert run(teacher.url, source) == 2
+    assert f"status {status}: elsewhere" in capsys.readouterr().err
+    teacher.answer = lambda asked: (200, {}, RESPONSE)
+    assert run(teacher.url, source) == 0
+
+
+def test_a_response_that_cannot_be_unpacked_fails_its_row(teacher, tmp_path):
+    teacher.answer = lambda asked: (200, {"Content-Encoding": "gzip"}, RESPONSE)
+    source = write(tmp_path / "in.jsonl", [plain("a", "hi")])
+    assert run(teacher.url, source, "--tries", "2") == 1
+    (failed,) = read(tmp_path / "out.jsonl.errors.jsonl")
+    assert "Error -3 while decompressing" in failed["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "url, options, message",
     [
         ("ftp://x/v1", [], "URL must be that of an API"),
         ("x/v1", [], "URL must be that of an API"),
+        ("http://x:99999/v1", [], "Port out of range"),
+        ("http://x:y/v1", [], "Port could not be cast"),
+        ("http://[::1/v1", [], "Invalid IPv6 URL"),
         ("http://me:pw@x/v1", [], "URL holds a password"),
         ("http://x/v1", ["--concurrency", "0"], "--concurrency must be at least 1"),
         ("http://x/v1", ["--tries", "0"], "--tries must be at least 1"),
