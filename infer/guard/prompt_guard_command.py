@@ -42,7 +42,7 @@ def prompt_guard(
       output_errors: where the rows that fail go; by default OUTPUT.errors.jsonl.
       source: who wrote the texts; by default a third party where the last message is a tool's, and
         else a user.
-      threshold: a text is unsafe above it.
+      threshold: a text is unsafe above it; the default is that of llama-stack's shield.
       window: tokens that are judged together; by default the model's context.
       overlap: tokens that neighbouring windows share; by default a quarter of a window.
       batch_rows: windows that are judged at once.

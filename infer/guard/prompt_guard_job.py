@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 from infer.batch.job import Job
-from infer.batch.part_file import FinishedRow, PartWriter, json_text
+from infer.batch.part_file import FinishedRow, json_text
 from infer.batch.progress import BatchProgress
 from infer.batch.row_output import RowOutputs
-from infer.batch.row_supply import RowSupply
 from infer.batch.row_table import RowTable
 from infer.batch.run_job import JobRun
-from infer.batch.schedule import schedule
-from infer.batch.stop_signals import StopSignals
+from infer.batch.workbench import workbench
 from infer.guard.guard_rows import row_messages
 from llama_jax.batch_files.batch_row import RowError
 from llama_jax.chat import Message
@@ -57,28 +55,26 @@ class PromptGuardJob:
 
     def run(self) -> JobRun:
         """Raises `InputError` if the input has changed meanwhile."""
-        table, job = self.table, self.job
-        supply = RowSupply(job, table, schedule(table))
-        if rows_done := supply.share_done()[0]:
-            self.say(f"going on: {rows_done:,} of {len(table):,} rows are finished")
-        self._outputs = RowOutputs(job.manifest.input_sha256, job.manifest.created)
-        writer, step, is_over = PartWriter(job.parts), 0, False
-        progress = BatchProgress(len(table), quiet=self.quiet)
-        with StopSignals() as stop, progress, open(table.path, "rb") as file:
-            while not (is_over or stop.requested(step)):
+        table, manifest = self.table, self.job.manifest
+        self._outputs = RowOutputs(manifest.input_sha256, manifest.created)
+        step, is_over = 0, False
+        with (
+            workbench(self.job, table, say=self.say, quiet=self.quiet) as bench,
+            open(table.path, "rb") as file,
+        ):
+            while not (is_over or bench.stop.requested(step)):
                 step += 1
-                rows = supply.next_rows(self.group_rows)
-                finished = self._judge(rows, file, progress)
-                writer.append(finished)
-                supply.finished(rows)
-                progress.finished(finished)
-                progress.show(supply.share_done)
-                is_over = not rows and supply.end()
+                rows = bench.supply.next_rows(self.group_rows)
+                finished = self._judge(rows, file, bench.progress)
+                bench.writer.append(finished)
+                bench.supply.finished(rows)
+                bench.progress.finished(finished)
+                bench.progress.show(bench.supply.share_done)
+                is_over = not rows and bench.supply.end()
                 if not rows and not is_over:
                     time.sleep(_SECONDS_TO_WAIT)
-            seconds = progress.seconds
-        writer.close()
-        return JobRun(None if is_over else stop.exit_code, progress.work, seconds)
+            seconds = bench.progress.seconds
+        return JobRun(None if is_over else bench.stop.exit_code, bench.progress.work, seconds)
 
     def _judge(self, rows: list[int], file: BinaryIO, progress: BatchProgress) -> list[FinishedRow]:
         texts, finished = [], []

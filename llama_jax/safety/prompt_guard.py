@@ -31,8 +31,6 @@ from llama_jax.tokenizers import load_tokenizer
 from llama_jax.tokenizers.interface import Tokenizer
 
 LABELS = ("BENIGN", "INJECTION", "JAILBREAK")
-THRESHOLD = 0.9
-"""Of llama-stack's shield."""
 Source = Literal["user", "third_party"]
 
 _SHORTEST = 32  # padded length; longer ones double, so that few shapes are compiled
