@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from llama_jax.errors import InputError
+from llama_jax.verifiers.executed_answers import REFUSED, may_be_scored
 from llama_jax.verifiers.final_answer import final_answer
 
 INSTALL = "pip install 'llama-jax[evaluate]'"
@@ -55,8 +56,16 @@ class ReasoningGymTask:
         return f"{self.question(index).text}\n{INSTRUCTION}"
 
     def score(self, index: int, text: str) -> float:
-        """How right `text` answers question `index`: 0 to 1, which is right."""
-        return float(self._dataset.score_answer(final_answer(text), self._entry(index)))
+        """How right `text` answers question `index`: 0 to 1, which is right. What the task's scorer
+        cannot read, as `prime_factorization` no word, is wrong, and so is what it would run
+        (`executed_answers.py`)."""
+        entry, answer = self._entry(index), final_answer(text)
+        if not may_be_scored(self.name, answer):
+            return 0.0
+        try:
+            return float(self._dataset.score_answer(answer, entry))
+        except Exception:  # whatever a scorer's own parsing raises
+            return 0.0
 
     def metadata(self, index: int) -> dict[str, Any]:
         """What a row says of question `index`, so that `verifier_of` finds it again."""
@@ -86,6 +95,11 @@ class ReasoningGymTask:
             near = difflib.get_close_matches(self.name, DATASETS, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "see reasoning_gym.factory"
             raise InputError(f"reasoning-gym has no task {self.name!r}; {hint}")
+        if self.name in REFUSED:
+            raise InputError(
+                f"reasoning-gym {self.name}: its scorer runs answers as Python, and a model's "
+                "could do anything; take another task"
+            )
         try:
             return reasoning_gym.create_dataset(
                 self.name, **{**self.config, "seed": self.seed, "size": self.size}
