@@ -1,9 +1,10 @@
 """Rows of a file to what is judged in them.
 
 A row is a dialog, `{"messages": [...]}`, or a user's message, `{"prompt": "..."}`; an `answer`, a
-text or a message, may follow either. It may have a `custom_id`, and `tools`, `category` and
-`provenance`, which are not judged. A row of OpenAI's batch format is judged for what it asks; the
-rest of its body says how to answer, and is not looked at.
+text or a message, may follow either. It may have a `custom_id`, and `tools`, `category`,
+`provenance` and `metadata`, which are not judged. Questions of a batch job are such rows too: what
+says how they are to be answered, such as `n` or `temperature`, is not looked at. Neither is the
+rest of the body of a row in OpenAI's batch format, which is judged for what it asks.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,15 @@ from llama_jax.chat import Message, messages_from_dicts
 from llama_jax.errors import InputError
 
 _FIELDS = ("messages", "prompt", "answer")
-_NOT_JUDGED = ("tools", "category", "provenance")
+_NOT_JUDGED = ("tools", "category", "provenance", "metadata")
+# How a question of a batch job is to be answered.
+_OF_ANSWERING = frozenset(
+    "model n seed temperature top_p top_k min_p frequency_penalty presence_penalty "
+    "repetition_penalty logit_bias allowed_token_ids max_tokens max_completion_tokens min_tokens "
+    "stop stop_token_ids ignore_eos include_stop_str_in_output skip_special_tokens logprobs "
+    "top_logprobs prompt_logprobs tool_choice parallel_tool_calls response_format "
+    "structured_outputs user".split()
+)
 
 
 def row_messages(row: BatchRow) -> list[Message]:
@@ -24,7 +33,7 @@ def row_messages(row: BatchRow) -> list[Message]:
     if not row.is_plain:
         name = "messages" if row.url == CHAT_URL else "prompt"
         body = {name: body.get(name)}
-    elif unknown := sorted(body.keys() - {*_FIELDS, *_NOT_JUDGED}):
+    elif unknown := sorted(body.keys() - {*_FIELDS, *_NOT_JUDGED, *_OF_ANSWERING}):
         known = ", ".join(("custom_id", *_FIELDS, *_NOT_JUDGED))
         raise InputError(f"{unknown[0][:80]}: is no field of a row to be judged; known: {known}")
     messages = _question(body)

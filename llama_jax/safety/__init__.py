@@ -2,7 +2,7 @@
 
 Llama Guard is a Llama that is asked, in a fixed prompt, whether the last message of a dialog is
 safe (`llama_guard.py`), and whose answer is a verdict (`verdict.py`). Prompt Guard is a DeBERTa-v2
-encoder that classifies a text (`deberta_v2.py`, `prompt_guard.py`). Both are run by `infer/guard`.
+encoder that classifies a text (`deberta_v2`, `prompt_guard.py`). Both are run by `infer/guard`.
 """
 
 from llama_jax.safety.categories import LLAMA_GUARD_3, Category, read_categories

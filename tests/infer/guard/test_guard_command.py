@@ -44,6 +44,16 @@ GOOD = [
     ),
     (
         {
+            "custom_id": "question",
+            "messages": [{"role": "user", "content": "~"}],
+            "n": 4,
+            "temperature": 0.7,
+            "metadata": {"harmful": True},
+        },
+        UNSAFE,
+    ),
+    (
+        {
             "custom_id": "openai",
             "method": "POST",
             "url": "/v1/chat/completions",
@@ -107,7 +117,13 @@ def test_dialogs_are_judged_and_bad_rows_say_why(job):
     assert job.code == 1
     verdicts = read(job.output)
     assert [(row["verdict"], row["categories"]) for row in verdicts] == [v for _, v in GOOD]
-    assert [row["custom_id"] for row in verdicts][3:] == ["line-4", "dialog", "line-6", "openai"]
+    assert [row["custom_id"] for row in verdicts][3:] == [
+        "line-4",
+        "dialog",
+        "line-6",
+        "question",
+        "openai",
+    ]
     assert all(
         row.keys() == {"custom_id", "verdict", "categories", "score", "usage"} for row in verdicts
     )
@@ -124,7 +140,7 @@ def test_a_finished_job_says_what_came_of_it(job, guard_checkpoint, capsys):
     assert run(guard_checkpoint, job.source, job.output, *job.options) == 1
     err = capsys.readouterr().err
     assert "finished before; nothing is left to do" in err
-    assert "unsafe: 4 of 7 (S1 4)" in err
+    assert "unsafe: 5 of 8 (S1 5)" in err
 
 
 @pytest.mark.parametrize(
