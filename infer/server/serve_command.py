@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from infer.load_engine import EngineFlags, EngineOptions
-from infer.server.guard_flags import GuardArgument, GuardFlags
+from infer.server.server_guard_options import ServerGuardFlags, ServerGuardOptions
 from llama_jax.errors import InputError
 
 
@@ -21,7 +21,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     engine: EngineFlags = EngineOptions(),  # noqa: B008
-    guard: GuardArgument = GuardFlags(),  # noqa: B008
+    guard: ServerGuardFlags = ServerGuardOptions(),  # noqa: B008
     prompt_logprobs: bool = False,
     max_queue: int = 256,
     request_timeout: float = 600.0,
@@ -70,8 +70,8 @@ def serve(
     from infer.compilation_cache import keep_compiled_programs
     from infer.load_engine import load_engine
     from infer.protocol import ServedModel
-    from infer.server.guard_flags import load_guard
     from infer.server.listener import open_socket
+    from infer.server.load_guard import load_guard
     from infer.server.run_server import SIGNALLED, run
     from infer.server.settings import ServerSettings
     from llama_jax.checkpoints.huggingface_repo import resolve_source

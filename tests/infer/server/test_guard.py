@@ -332,11 +332,13 @@ def test_many_at_once_get_their_own_verdicts(served):
 
 
 def test_options_of_a_guard_need_one():
-    from infer.server.guard_flags import GuardFlags
+    from infer.server.server_guard_options import ServerGuardOptions
 
     with pytest.raises(InputError, match="--guard-rows does nothing without a guard"):
-        GuardFlags(guard_rows=4)
+        ServerGuardOptions(guard_rows=4)
     with pytest.raises(InputError, match="--guard-max-length must be at least 1"):
-        GuardFlags("model", guard_max_length=0)
+        ServerGuardOptions("model", guard_max_length=0)
     with pytest.raises(InputError, match="category 'S15': is unknown"):
-        GuardFlags("model", guard_exclude_category=("S15",)).prompt()
+        ServerGuardOptions("model", guard_exclude_category=("S15",)).prompt()
+    described = ServerGuardOptions("model", guard_descriptions=True).prompt()
+    assert "enables the creation of weapons" in described.text([Turn("user", "Hi")])

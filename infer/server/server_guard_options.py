@@ -1,24 +1,21 @@
 """The guard of `llama-jax serve`, as the command line says it."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from infer.guard.guard_options import GuardOptions
-from infer.load_engine import EngineOptions
 from llama_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from infer.server.run_server import GuardEngine
     from llama_jax.safety import LlamaGuard
 
 
 @dataclass(frozen=True)
-class GuardFlags:
+class ServerGuardOptions:
     """A guard for a server.
 
     Attributes:
@@ -27,6 +24,7 @@ class GuardFlags:
       guard_form: which published prompt is written, see llama-jax guard.
       guard_categories: a JSON file of categories in place of Llama Guard 3's.
       guard_exclude_category: code of a category that is not judged; give the option again for more.
+      guard_descriptions: say in the prompt what belongs to each category, and not its name alone.
       guard_rows: dialogs that are judged at once.
       guard_max_length: longest dialog in tokens, with the prompt around it; longer ones are
         refused.
@@ -36,6 +34,7 @@ class GuardFlags:
     guard_form: Literal["huggingface", "huggingface_1b", "cookbook", "llama_stack"] = "huggingface"
     guard_categories: Path | None = None
     guard_exclude_category: tuple[str, ...] = ()
+    guard_descriptions: bool = False
     guard_rows: int = 8
     guard_max_length: int = 8192
 
@@ -51,48 +50,16 @@ class GuardFlags:
 
     def prompt(self) -> "LlamaGuard":
         """What the guard is asked. Raises `InputError` for a file or a code that is wrong."""
-        options = GuardOptions(self.guard_form, self.guard_categories, self.guard_exclude_category)
+        options = GuardOptions(
+            form=self.guard_form,
+            categories=self.guard_categories,
+            exclude_category=self.guard_exclude_category,
+            descriptions=self.guard_descriptions,
+        )
         return options.guard()
 
 
-GuardArgument = Annotated[GuardFlags, tyro.conf.arg(name="", help=""), tyro.conf.UseAppendAction]
+ServerGuardFlags = Annotated[
+    ServerGuardOptions, tyro.conf.arg(name="", help=""), tyro.conf.UseAppendAction
+]
 """The options as flags of a command, without a prefix."""
-
-
-def load_guard(
-    flags: GuardFlags, engine: EngineOptions, *, say: Callable[[str], None]
-) -> "tuple[GuardEngine, Any]":
-    """The guard, compiled, and the arrays that it keeps on the devices.
-
-    Args:
-      engine: of the server, whose devices and dtype the guard shares.
-
-    Raises `InputError` as `load_engine` does, and if the model is no Llama Guard.
-    """
-    from infer.answers import Answering
-    from infer.guard.form_notes import form_notes
-    from infer.guard.guard_command import refuse_prompt_guard
-    from infer.guard.judge import JUDGING, Judge
-    from infer.load_engine import load_engine
-    from infer.server.run_server import GuardEngine
-    from llama_jax.checkpoints.huggingface_repo import resolve_source
-
-    refuse_prompt_guard(flags.guard)
-    loaded, started = load_engine(
-        resolve_source(flags.guard),
-        EngineOptions(
-            rows=flags.guard_rows,
-            max_length=flags.guard_max_length,
-            dtype=engine.dtype,
-            devices=engine.devices,
-        ),
-        modes=(JUDGING,),
-        say=say,
-    )
-    for note in form_notes(flags.guard_form, loaded):
-        say(note)
-    judge = Judge(flags.prompt(), loaded, max_length=started.settings.max_length)
-    say(f"compiling the guard {flags.guard}")
-    started.compile(say)
-    guard = GuardEngine(judge, Answering(started, loaded.tokenizer), started.usage)
-    return guard, started.arrays
