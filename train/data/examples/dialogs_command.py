@@ -4,7 +4,7 @@ from typing import Literal
 
 import tyro
 
-from train.data.examples.example_maker import ExampleSettings
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.prepare_report import prepare_and_report
 
 

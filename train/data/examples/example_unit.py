@@ -16,8 +16,9 @@ import numpy as np
 
 from llama_jax.errors import InputError
 from train.data.corpus_files import CorpusFile
-from train.data.examples.example_maker import ExampleMaker, ExampleSettings
+from train.data.examples.example_maker import ExampleMaker
 from train.data.examples.example_record import encode_example
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.line_fields import parse_line
 from train.data.examples.refused_example import RefusedExample
 from train.data.piece_lines import PieceLines

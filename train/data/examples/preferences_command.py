@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import tyro
 
 from llama_jax.errors import InputError
-from train.data.examples.example_maker import ExampleSettings
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.prepare_report import prepare_and_report
 
 

@@ -15,9 +15,9 @@ from llama_jax.chat import chat_format_hash
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import tokenizer_hash
 from train.data.corpus_files import find_files
-from train.data.examples.example_maker import ExampleSettings
 from train.data.examples.example_packing import plan_windows
 from train.data.examples.example_row import room
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.example_shards import SHOWN_TOKEN_BYTES, ExamplePacker, PackedShard
 from train.data.examples.example_unit import (
     ExampleUnitMaker,

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from train.data.examples.example_maker import ExampleSettings
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.prepare_examples import prepare_examples, said_of_dropped
 from train.data.manifest import Manifest
 from train.disk_space import advising_space

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from train.data.examples.example_maker import ExampleMaker, ExampleSettings
+from train.data.examples.example_maker import ExampleMaker
+from train.data.examples.example_settings import ExampleSettings
 from train.data.packed_rows import PackedRows
 
 WORDS = "To be or not to be that is the question of the text and the test".split()
