@@ -18,9 +18,9 @@ PHRASES = (
     "i must decline", "i have to decline", "i'd rather not", "as an ai",
     # German
     "ich kann dir nicht", "ich kann ihnen nicht", "ich kann das nicht", "dabei kann ich nicht",
-    "dabei kann ich dir nicht", "dabei kann ich ihnen nicht", "es tut mir leid", "tut mir leid",
+    "dabei kann ich dir nicht", "dabei kann ich ihnen nicht", "tut mir leid",
     # French
-    "je ne peux pas", "je ne suis pas en mesure", "désolé", "je suis désolé", "je refuse",
+    "je ne peux pas", "je ne suis pas en mesure", "désolé", "je refuse",
     # Italian
     "non posso", "mi dispiace", "non sono in grado",
     # Portuguese
@@ -37,7 +37,7 @@ _FOLDED = tuple(unicodedata.normalize("NFC", phrase) for phrase in PHRASES)
 
 
 def declines(text: str) -> bool:
-    """Whether one of `PHRASES` stands at the beginning of `text`."""
+    """Whether one of `PHRASES` stands in the first `NUM_CHARACTERS` of `text`."""
     beginning = unicodedata.normalize("NFC", text.strip()[:NUM_CHARACTERS]).replace("\u2019", "'")
     words = " ".join(beginning.casefold().split())
     return any(phrase in words for phrase in _FOLDED)

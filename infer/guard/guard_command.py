@@ -1,7 +1,7 @@
 """`llama-jax guard`: a file of dialogs to a file of verdicts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -9,6 +9,7 @@ from infer.guard.guard_options import GuardOptions
 from infer.load_engine import EngineFlags, EngineOptions
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
+from llama_jax.safety.guard_turns import Judged
 
 GuardFlags = Annotated[GuardOptions, tyro.conf.arg(name="", help=""), tyro.conf.UseAppendAction]
 """The options as flags of a command, without a prefix."""
@@ -20,7 +21,7 @@ def guard(
     output: tyro.conf.Positional[Path],
     *,
     output_errors: Path | None = None,
-    judged: Literal["last", "user", "agent"] = "last",
+    judged: Judged = "last",
     guard: GuardFlags = GuardOptions(),  # noqa: B008
     engine: EngineFlags = EngineOptions(),  # noqa: B008
     roofline: bool = True,
@@ -32,7 +33,8 @@ def guard(
     """Judges every row of a JSONL file with Llama Guard 3: safe, or unsafe and of which categories.
 
     A row is a dialog {"messages": [...]} or a user's message {"prompt": "..."}, perhaps with an
-    {"answer": "..."}, or a row of OpenAI's batch format. A verdict is {"custom_id", "verdict":
+    {"answer": "..."}, or a row of OpenAI's batch format: the questions of `llama-jax batch` can be
+    judged as they are. A verdict is {"custom_id", "verdict":
     "safe" or "unsafe", "categories": ["S1", ...], "score", "usage"}. The score is the model's
     probability of "unsafe" where its verdict begins. An answer that is no proper verdict counts as
     unsafe, and `problem` says why. System messages are neither judged nor shown to the guard; what

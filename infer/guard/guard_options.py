@@ -8,6 +8,8 @@ from typing import Any, Literal
 from llama_jax.safety import GuardPolicy, LlamaGuard, read_categories
 from llama_jax.safety.llama_guard import guard_form
 
+Form = Literal["huggingface", "huggingface_1b", "cookbook", "llama_stack"]
+
 
 @dataclass(frozen=True)
 class GuardOptions:
@@ -22,7 +24,7 @@ class GuardOptions:
       descriptions: say in the prompt what belongs to each category, and not its name alone.
     """
 
-    form: Literal["huggingface", "huggingface_1b", "cookbook", "llama_stack"] = "huggingface"
+    form: Form = "huggingface"
     categories: Path | None = None
     exclude_category: tuple[str, ...] = ()
     descriptions: bool = False

@@ -3,11 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from infer.guard.guard_options import GuardOptions
+from infer.guard.guard_options import Form, GuardOptions
 from llama_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class ServerGuardOptions:
     """
 
     guard: str | None = None
-    guard_form: Literal["huggingface", "huggingface_1b", "cookbook", "llama_stack"] = "huggingface"
+    guard_form: Form = "huggingface"
     guard_categories: Path | None = None
     guard_exclude_category: tuple[str, ...] = ()
     guard_descriptions: bool = False

@@ -80,6 +80,7 @@ class AnswerRow:
     samples: in the order of their index, which counts from 0.
     model: what the response calls its model; None in a plain row.
     body: of the response or the plain row, as it stands.
+    num_bytes: of the file, this line and the blank ones before it.
     """
 
     line: int

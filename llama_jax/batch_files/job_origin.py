@@ -48,6 +48,6 @@ def read_origin(answers: Path) -> JobOrigin | None:
     if not all(isinstance(text, str) for text in texts) or not isinstance(options, dict):
         raise InputError(f"{path}: is no manifest of a batch job; move it away")
     if fields.get("finished") is None:
-        raise InputError(f"{path}: the job is not finished; run llama-jax batch to its end")
+        raise InputError(f"{path}: the job is not finished; give its command again, to its end")
     model, fingerprint, input_sha256 = texts
     return JobOrigin(model, fingerprint or None, input_sha256, options)

@@ -122,6 +122,8 @@ def read_categories(path: Path) -> tuple[Category, ...]:
 
     Raises `InputError` that names the file and the category.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file of categories")
     categories = []
     for code, fields in read_json(path).items():
         if not isinstance(fields, dict) or not {"name"} <= set(fields) <= {"name", "description"}:

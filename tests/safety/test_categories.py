@@ -38,6 +38,9 @@ def test_bad_files_are_refused_with_their_name(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as raised:
         read_categories(path)
     assert str(path) in str(raised.value)
+    path.unlink()
+    with pytest.raises(InputError, match="there is no such file of categories"):
+        read_categories(path)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,20 @@ that holds a `~`.
 import json
 import threading
 import time
+import typing
 
 import openai
 import pytest
 
 from infer.answers import AnswerDelta, LikelyToken, TextLogprob
 from infer.engine.usage import EngineUsage
+from infer.guard.guard_options import Form
 from infer.guard.judge import Judge
 from infer.loaded_model import load_model
 from infer.server.run_server import GuardEngine
 from llama_jax.chat import ToolCall
 from llama_jax.errors import InputError
-from llama_jax.safety import GuardPolicy, LlamaGuard, Turn
+from llama_jax.safety import FORMS, GuardPolicy, LlamaGuard, Turn
 
 USAGE = EngineUsage(0, 0, 0, 0, 100, 0, 0, 0, 0, 0)
 HI = [{"role": "user", "content": "Hi"}]
@@ -329,6 +331,10 @@ def test_many_at_once_get_their_own_verdicts(served):
     for thread in clients:
         thread.join(20)
     assert found == dict.fromkeys(range(4), ["stop", "content_filter"])
+
+
+def test_every_form_can_be_asked_for():
+    assert typing.get_args(Form) == tuple(FORMS)
 
 
 def test_options_of_a_guard_need_one():
