@@ -10,7 +10,7 @@ from configs.shakespeare import write_byte_tokenizer
 from configs.tiny_cpu import tiny_cpu
 from sharding.mesh import MeshShape
 from train.config import CheckpointConfig, EvaluationSet, OptimizerConfig, RunConfig, Source
-from train.data.examples.example_maker import ExampleSettings
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.prepare_examples import prepare_examples
 from train.losses.dpo import Dpo
 from train.schedules import WarmupCosine

@@ -9,7 +9,7 @@ from llama_jax.errors import InputError
 from train.data.examples.answer_tokens import preference_tokens
 from train.data.examples.chat_examples import format_checked
 from train.data.examples.dialog import Dialog
-from train.data.examples.example_maker import ExampleSettings
+from train.data.examples.example_settings import ExampleSettings
 from train.data.examples.preferences import Preference
 
 

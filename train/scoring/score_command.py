@@ -5,6 +5,7 @@ from typing import Literal
 
 import tyro
 
+from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.errors import InputError
 
 
@@ -55,10 +56,7 @@ def score(
     from train.scoring.score_answers import score_answers
     from train.scoring.score_preferences import score_preferences
 
-    if not output.parent.is_dir() or output.is_dir():
-        raise InputError(f"{output}: is a folder, or in none; name a file in a folder there is")
-    if output.resolve() in (input.resolve(), questions and questions.resolve()):
-        raise InputError(f"{output}: is an input; name another file")
+    check_outputs([output], [input, questions])
     if tokens_at_once < 1:
         raise InputError(f"--tokens-at-once must be at least 1, not {tokens_at_once}")
     path = resolve_source(model)
