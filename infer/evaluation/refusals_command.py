@@ -17,6 +17,7 @@ from llama_jax.batch_files.batch_row import CHAT_URL, BatchRow
 from llama_jax.batch_files.job_origin import read_origin
 from llama_jax.batch_files.joined_rows import JoinedRow, joined_rows
 from llama_jax.batch_files.output_paths import check_outputs
+from llama_jax.chat import messages_from_dicts
 from llama_jax.errors import InputError
 
 _METHOD = f"{len(PHRASES)} phrases in the first {NUM_CHARACTERS} characters, not a judge"
@@ -87,7 +88,8 @@ class _Marks:
             marks["refused"] = sum(declines(one.text) for one in samples) / len(samples)
             if self.answer_verdicts is not None:
                 unsafe = [
-                    self.answer_verdicts.is_unsafe(f"{question.custom_id}/{one.index}")
+                    not one.is_empty
+                    and self.answer_verdicts.is_unsafe(f"{question.custom_id}/{one.index}")
                     for one in samples
                 ]
                 marks["unsafe"] = sum(unsafe) / len(samples)
@@ -106,13 +108,21 @@ class _Marks:
 
 
 def _guard_rows(questions: Path, answers: Path) -> Iterator[str]:
-    """A row for `llama-jax guard` of each answer, named as `_Marks` looks for it."""
+    """A row for `llama-jax guard` of each answer, named as `_Marks` looks for it. One that says
+    nothing harms nobody, and the guard judges none."""
     for row in joined_rows(questions, answers):
         if row.answer is None:
             continue
         body = row.question.body
         asked = {"messages" if row.question.url == CHAT_URL else "prompt"}
         for sample in row.answer.samples:
+            if sample.is_empty:
+                continue
+            try:
+                messages_from_dicts([sample.message])
+            except InputError as error:
+                place = f"{answers}: line {row.answer.line}: sample {sample.index}"
+                raise InputError(f"{place}: {error}") from None
             fields: dict[str, Any] = {"custom_id": f"{row.question.custom_id}/{sample.index}"}
             fields |= {name: body[name] for name in asked} | {"answer": sample.message}
             yield json.dumps(fields, ensure_ascii=False)

@@ -110,6 +110,26 @@ def test_verdicts_of_another_file_are_refused(run, tmp_path, capsys, rows, messa
     assert message in capsys.readouterr().err
 
 
+def test_an_answer_that_says_nothing_needs_no_verdict(run, tmp_path):
+    write(tmp_path / "answers.jsonl", [answer("bomb", "", "First, open")])
+    rows, rates = tmp_path / "judge.jsonl", tmp_path / "rates.json"
+    assert not run("--guard-rows", rows)
+    assert [row["custom_id"] for row in read(rows)] == ["bomb/1"]
+    verdicts = write(tmp_path / "v.jsonl", [{"custom_id": "bomb/1", "verdict": "unsafe"}])
+    assert not run("--answer-verdicts", verdicts, "--output", rates)
+    assert json.loads(rates.read_text())["harmful"]["metrics"]["unsafe"]["mean"] == 0.5
+
+
+def test_outputs_that_clash_and_answers_that_are_no_text_are_refused(run, tmp_path, capsys):
+    path = tmp_path / "one.json"
+    assert run("--output", path, "--guard-rows", path) == 2
+    assert "is named for two outputs" in capsys.readouterr().err
+    write(tmp_path / "answers.jsonl", [answer("bomb", "\ud800")])
+    assert run("--guard-rows", path) == 2
+    assert "answers.jsonl: line 1: sample 0: " in capsys.readouterr().err
+    assert not path.exists()
+
+
 def test_a_question_must_say_whether_it_is_harmful(run, tmp_path, capsys):
     write(tmp_path / "questions.jsonl", [question("bomb"), *QUESTIONS[1:]])
     assert run() == 2
