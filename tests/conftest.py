@@ -28,6 +28,15 @@ settings.load_profile("no_deadline")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_compilation_cache():
+    """A command that is called in this process turns JAX's cache on for all tests that follow, and
+    a program for an absent device cannot be read from there."""
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For modules that test what is computed and not how fast."""
