@@ -62,8 +62,8 @@ def engine_settings(
     Args:
       params: arrays, where they will be used.
       rows: answered at once; by default 64 on CPUs and 256 on accelerators.
-      max_length: longest row in tokens; by default the model's context. Rounded up to whole pages
-        where the context allows it.
+      max_length: longest row in tokens, rounded up to whole pages; by default the model's context
+        in whole pages, which is also the most.
       cache_dtype: of keys and values; by default the weights' own, and float32 for 16-bit weights
         on a CPU (`quick_page_dtype`).
       cache_bytes: memory of all devices for pages; by default what is free (asked by all processes
@@ -74,7 +74,8 @@ def engine_settings(
       others: further fields of `EngineSettings`.
 
     Raises:
-      InputError: there is no memory for one row of `max_length`, with the numbers.
+      InputError: `max_length` is over the model's context, or there is no memory for one row of it,
+        with the numbers.
     """
     device = jax.local_devices()[0]
     platform = device.platform
@@ -84,7 +85,12 @@ def engine_settings(
         raise InputError(f"rows must be at least 1, not {rows}")
     page_size = min(page_size, config.context_length)
     most_length = config.context_length // page_size * page_size
-    max_length = min(-(-(max_length or most_length) // page_size) * page_size, most_length)
+    if max_length is not None and max_length > most_length:
+        raise InputError(
+            f"a longest row of {max_length} tokens is over the model's context of {most_length}: "
+            f"ask for at most {most_length}"
+        )
+    max_length = -(-(max_length or most_length) // page_size) * page_size
     cache_dtype = np.dtype(cache_dtype or quick_page_dtype(params["embedding"].dtype, platform))
     token_bytes = kv_bytes_per_token(config, cache_dtype)
     if draft_params is not None:
