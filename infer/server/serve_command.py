@@ -134,6 +134,8 @@ def serve(
 
 
 def default_name(model: str) -> str:
-    """What a model is called if nobody says: the last part of its path or repository id."""
-    name = Path(model).resolve().name if Path(model).exists() else model.rpartition("/")[2]
+    """What a model is called if nobody says: the last part of its path, links left as they are, or
+    of its repository id."""
+    path = os.path.abspath(model) if Path(model).exists() else model
+    name = path.rpartition("/")[2]
     return name.removesuffix(".gguf")

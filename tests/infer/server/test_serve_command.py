@@ -193,5 +193,7 @@ def test_a_model_is_called_by_the_end_of_its_path(tmp_path, monkeypatch):
     assert default_name(str(tmp_path / "llama") + "/") == "llama"
     assert default_name(str(tmp_path / "small.Q4_1.gguf")) == "small.Q4_1"
     assert default_name("meta-llama/Llama-3.1-8B-Instruct") == "Llama-3.1-8B-Instruct"
+    (tmp_path / "newest").symlink_to(tmp_path / "llama")
+    assert default_name(str(tmp_path / "newest")) == "newest"
     monkeypatch.chdir(tmp_path / "llama")
     assert default_name(".") == "llama"
