@@ -36,7 +36,10 @@ def check_request(
             f"{len(request.stop_ids)} stop ids, and the most is {settings.max_stop_ids}"
         )
     if request.num_prompt_logprobs is not None and not settings.prompt_logprobs:
-        raise InputError("log-probabilities of prompts are not among the engine's programs")
+        raise InputError(
+            "log-probabilities of prompts are not among the engine's programs: start the server "
+            "with --prompt-logprobs, or an engine with prompt_logprobs=True"
+        )
     sampling = request.sampling
     chosen = [*(token for token, _ in sampling.logit_bias), *(sampling.allowed_ids or ())]
     if chosen and max(chosen) >= vocab_size:

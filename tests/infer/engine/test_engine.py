@@ -219,7 +219,7 @@ def test_a_row_with_nothing_to_choose_ends_with_an_error_alone(generated):
         (lambda: ask([1], min_new_tokens=13), "min_new_tokens must be from 0 to max_new_tokens"),
         (lambda: ask([1], num_logprobs=21), "num_logprobs must be from 0 to 20"),
         (lambda: ask([1], num_logprobs=2), "not compiled for"),
-        (lambda: ask([1], num_prompt_logprobs=2), "not among the engine's programs"),
+        (lambda: ask([1], num_prompt_logprobs=2), "start the server with --prompt-logprobs"),
         (lambda: ask([1], sampling=SamplingParameters(1.0)), "not compiled for"),
         (lambda: ask([1], stop_ids=frozenset(range(17))), "17 stop ids, and the most is 16"),
     ],
