@@ -50,7 +50,7 @@ class Admission:
                 "ask for fewer",
                 code="too_many_answers",
             )
-        self._grow(num_answers - 1)
+        self._grow(num_answers - 1, held=1)
 
     def leave(self, num_answers: int, seconds: float) -> None:
         """The end of a request that counted for `num_answers`, after so long."""
@@ -63,13 +63,15 @@ class Admission:
         """Returns when no answer is unfinished."""
         await self._idle.wait()
 
-    def _grow(self, num_answers: int) -> None:
+    def _grow(self, num_answers: int, *, held: int = 0) -> None:
+        """Counts further answers of a request that counts for `held` already."""
         if self.unfinished + num_answers > self._capacity:
             # One place comes free in so long on average, if all rows are busy.
             seconds = math.ceil(self._mean_seconds / self._rows)
             raise HttpError(
                 429,
-                f"the queue is full: {self.unfinished} of {self._capacity} answers are under way",
+                f"the queue is full: this request needs {num_answers + held} of "
+                f"{self._capacity} places, and {self._capacity - self.unfinished + held} are free",
                 code="queue_full",
                 outcome="refused",
                 headers={"Retry-After": str(min(max(1, seconds), _MAX_RETRY_AFTER))},

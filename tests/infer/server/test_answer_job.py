@@ -100,6 +100,17 @@ def test_retry_after_follows_how_long_requests_take():
     assert caught.value.headers == {"Retry-After": "10"}
 
 
+def test_a_full_queue_says_how_many_places_are_needed_and_free():
+    admission = Admission(capacity=12, rows=2)
+    for _ in range(11):
+        admission.enter()
+    with pytest.raises(HttpError, match="needs 3 of 12 places, and 2 are free"):
+        admission.grow(3)
+    admission.enter()
+    with pytest.raises(HttpError, match="needs 1 of 12 places, and 0 are free"):
+        admission.enter()
+
+
 def test_time_is_up_for_an_answer(serve_script, wait_until):
     server = serve_script(request_timeout=0.5)
     server.answering.may_step.clear()
