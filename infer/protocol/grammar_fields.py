@@ -93,7 +93,11 @@ def _response_format(fields: BodyFields) -> list[tuple[str, str, Any]]:
     elif kind in ("text", "json_object"):
         asked = [("response_format", kind, None)] if kind == "json_object" else []
     else:
-        format_fields.refuse("type", f"{kind!r} is not one of text, json_object, json_schema")
+        format_fields.refuse(
+            "type",
+            f"{kind!r} is not one of text, json_object, json_schema; for {', '.join(_GUIDED)} "
+            'write {"structured_outputs": {"regex": ...}}',
+        )
     format_fields.refuse_rest()
     return asked
 

@@ -211,6 +211,10 @@ REFUSED = {
     "two grammars": (
         {"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", "cannot stand beside",
     ),
+    "regex by itself": ({"regex": "a"}, "regex", 'write {"structured_outputs": {"regex"'),
+    "regex as a format": (
+        {"response_format": {"type": "regex"}}, "response_format.type", "structured_outputs",
+    ),
     "structured": ({"structured_outputs": {"xml": 1}}, "structured_outputs.xml", "unknown field"),
     "structured empty": ({"structured_outputs": {}}, "structured_outputs", "give one of"),
     "grammar and ignore_eos": (
