@@ -1,6 +1,7 @@
 """A function's typed arguments as a command line (tyro), every mistake as one line."""
 
 import contextlib
+import difflib
 import functools
 import inspect
 import io
@@ -9,6 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_jax.errors import InputError
+
+# Of tyro's complaints: a value, the option and the values that it takes; one option that there is
+# not, perhaps with its values, and what comes near it, with its help.
+_WRONG_CHOICE = re.compile(r"invalid choice (.+) for argument '(\S+)'\. Expected one of \((.+?)\)")
+_MISSPELT = re.compile(
+    r"Unrecognized options: (--[^\s,]+)(?:, [^-\s]\S*)* Perhaps you meant: (--.*)"
+)
 
 
 def bind_arguments(
@@ -55,4 +63,17 @@ def _one_line(box: str) -> str:
     """tyro's framed complaint, a title and some lines, as one line without the title."""
     lines = [re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", "", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines[1:] if line)
+    if choice := _WRONG_CHOICE.match(text):
+        value, option, known = choice.groups()
+        # tyro lists them as a set comes.
+        names = sorted(set(re.findall(r"'([^']*)'", known)) - {"None"})
+        return f"{option} must be one of {', '.join(names)}, not {value}"
+    if unknown := _MISSPELT.match(text):
+        name, suggested = unknown.groups()
+        options = sorted(set(re.findall(r"--[\w.-]*\w", suggested)))
+        likeness = {
+            option: difflib.SequenceMatcher(None, name, option).ratio() for option in options
+        }
+        nearest = [option for option in options if likeness[option] == max(likeness.values())]
+        return f"unknown option {name}; did you mean {' or '.join(nearest)}?"
     return re.sub(r"\.?\s*For full helptext, (?:run|see):? ", "; for help run ", text)

@@ -119,8 +119,16 @@ MISTAKES = {
         "no command 'bench --quiet'; one of: bench",
     ),
     "missing argument": (["convert", "x"], "--to"),
-    "bad choice": (["convert", "x", "y", "--to", "onnx"], "'onnx'"),
+    "bad choice": (["convert", "x", "y", "--to", "onnx"], "--to must be one of "),
+    "bad dtype": (
+        ["batch", "a", "b", "c", "--dtype", "x"],
+        "--dtype must be one of bfloat16, float16, float32, not 'x'\n",
+    ),
     "misspelt option": (["convert", "x", "y", "--to", "hf", "--dtyp", "z"], "--dtype"),
+    "misspelt number": (
+        ["batch", "a", "b", "c", "--max-new-token", "3"],
+        "error: unknown option --max-new-token; did you mean --max-new-tokens?\n",
+    ),
     "no such source": (["convert", "nowhere", "y", "--to", "hf"], "nowhere: no such file"),
     "no such path": (["inspect", "nowhere"], "nowhere: no such file or folder"),
     "no checkpoint": (["inspect", "{}"], "no checkpoint there"),
