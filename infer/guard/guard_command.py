@@ -65,7 +65,7 @@ def guard(
     prompt = guard.guard()
     refuse_prompt_guard(model)
     return run_job_command(
-        GuardKind(guard, prompt, judged, engine),
+        GuardKind(model, guard, prompt, judged, engine),
         model=model,
         source=input,
         output=output,

@@ -32,9 +32,11 @@ class GuardKind:
     """`JobKind` of dialogs.
 
     Attributes:
+      model: what an error calls the guard: its path or repository id.
       judged: which turn of each.
     """
 
+    model: str
     options: GuardOptions
     guard: LlamaGuard
     judged: Judged
@@ -53,7 +55,7 @@ class GuardKind:
         return (JUDGING,)
 
     def parser(self, loaded: LoadedModel, engine: Engine) -> Callable[[BatchRow], ParsedRequest]:
-        judge = Judge(self.guard, loaded, max_length=engine.settings.max_length)
+        judge = self._judge(loaded, engine)
 
         def parse(row: BatchRow) -> ParsedRequest:
             turns = guard_turns(row_messages(row), judged=self.judged)
@@ -65,8 +67,11 @@ class GuardKind:
         return form_notes(self.options.form, loaded)
 
     def outputs(self, manifest: Manifest, loaded: LoadedModel, engine: Engine) -> "GuardOutputs":
-        judge = Judge(self.guard, loaded, max_length=engine.settings.max_length)
+        judge = self._judge(loaded, engine)
         return GuardOutputs(manifest.input_sha256, manifest.created, judge)
+
+    def _judge(self, loaded: LoadedModel, engine: Engine) -> Judge:
+        return Judge(self.guard, loaded, max_length=engine.settings.max_length, model=self.model)
 
     def summary(self, job: Job) -> list[str]:
         return verdict_counts(job.output, "categories")

@@ -51,15 +51,19 @@ class Judge:
 
     Args:
       max_length: of prompt and verdict together, in tokens.
+      model: what an error calls the guard: its path or repository id.
 
     Raises `InputError` if the model's tokenizer is not Llama 3's.
     """
 
-    def __init__(self, guard: LlamaGuard, loaded: LoadedModel, *, max_length: int):
+    def __init__(self, guard: LlamaGuard, loaded: LoadedModel, *, max_length: int, model: str):
         self._guard = guard
         self._tokenizer = loaded.tokenizer
         self._max_length = max_length
-        guard.encode([Turn("user", "Hi")], loaded.tokenizer)
+        try:
+            guard.encode([Turn("user", "Hi")], loaded.tokenizer)
+        except InputError as error:
+            raise InputError(f"{model}: {error}") from error
         special = loaded.tokenizer.special_tokens
         ends = {special[name] for name in ("<|eot_id|>", "<|end_of_text|>") if name in special}
         self._eos_ids = loaded.eos_ids | ends

@@ -37,7 +37,9 @@ def load_guard(
     )
     for note in form_notes(options.guard_form, loaded):
         say(note)
-    judge = Judge(options.prompt(), loaded, max_length=started.settings.max_length)
+    judge = Judge(
+        options.prompt(), loaded, max_length=started.settings.max_length, model=options.guard
+    )
     say(f"compiling the guard {options.guard}")
     started.compile(say)
     guard = GuardEngine(judge, Answering(started, loaded.tokenizer), started.usage)

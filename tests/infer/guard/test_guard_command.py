@@ -175,7 +175,8 @@ def test_excluded_categories_and_the_judged_turn(guard_checkpoint, tmp_path, cap
 def test_a_model_that_is_no_guard_is_refused(chat_checkpoint, tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", [{"prompt": "Hi"}])
     assert run(chat_checkpoint, source, tmp_path / "out.jsonl") == 2
-    assert "no token <|begin_of_text|>" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{chat_checkpoint}: tokenizer: has no token <|begin_of_text|>" in last
     (tmp_path / "deberta").mkdir()
     (tmp_path / "deberta" / "config.json").write_text('{"model_type": "deberta-v2"}')
     assert run(tmp_path / "deberta", source, tmp_path / "other.jsonl") == 2

@@ -39,7 +39,9 @@ def test_the_probability_of_unsafe_where_the_verdict_begins(logprobs, expected):
 
 @pytest.fixture(scope="module")
 def judge(guard_checkpoint):
-    return Judge(LlamaGuard(GuardPolicy()), load_model(guard_checkpoint), max_length=2048)
+    return Judge(
+        LlamaGuard(GuardPolicy()), load_model(guard_checkpoint), max_length=2048, model="guard"
+    )
 
 
 def answer(text, finish):

@@ -130,7 +130,7 @@ def loaded_guard(guard_checkpoint):
 def served(running_server, served_model, loaded_guard):
     """The server; `answerer` and `guard` are its engines, `client` is OpenAI's."""
     answerer, guard = Answerer(), Guard(loaded_guard.tokenizer)
-    judge = Judge(LlamaGuard(GuardPolicy()), loaded_guard, max_length=2048)
+    judge = Judge(LlamaGuard(GuardPolicy()), loaded_guard, max_length=2048, model="guard")
     server = running_server(
         served_model, answerer, answerer.usage, guard=GuardEngine(judge, guard, guard.usage)
     )
@@ -271,9 +271,11 @@ def test_a_dialog_that_is_no_guards_business_is_refused(served):
 def test_a_dialog_over_the_guards_length_is_refused(running_server, served_model, loaded_guard):
     answerer, guard = Answerer(), Guard(loaded_guard.tokenizer)
     prompt = LlamaGuard(GuardPolicy())
-    short = Judge(prompt, loaded_guard, max_length=2048).request([Turn("user", "Hi")])
+    short = Judge(prompt, loaded_guard, max_length=2048, model="guard").request(
+        [Turn("user", "Hi")]
+    )
     length = len(short.prompt) + short.max_new_tokens
-    judge = Judge(prompt, loaded_guard, max_length=length)
+    judge = Judge(prompt, loaded_guard, max_length=length, model="guard")
     server = running_server(
         served_model, answerer, answerer.usage, guard=GuardEngine(judge, guard, guard.usage)
     )
