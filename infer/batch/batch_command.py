@@ -42,6 +42,11 @@ def batch(
     --coordinator, or by what Slurm, Open MPI, Kubernetes or a TPU pod say. Processes with one
     device each do not look for others.
 
+    Beyond OpenAI's, a row may have the fields top_k, min_p, repetition_penalty,
+    allowed_token_ids, stop_token_ids, min_tokens, ignore_eos, include_stop_str_in_output,
+    skip_special_tokens, prompt_logprobs, and structured_outputs with one of json, json_object,
+    regex, choice and grammar (Lark).
+
     Example: llama-jax batch llama-8b-instruct questions.jsonl answers.jsonl --max-new-tokens 256
 
     Args:

@@ -42,6 +42,11 @@ def serve(
     comes in one piece. A prompt that is unsafe is refused with status 400 and the code
     content_filter; an answer that is, is withheld, with the finish reason content_filter.
 
+    Beyond OpenAI's, a request may have the fields top_k, min_p, repetition_penalty,
+    allowed_token_ids, stop_token_ids, min_tokens, ignore_eos, include_stop_str_in_output,
+    skip_special_tokens, prompt_logprobs, and structured_outputs with one of json, json_object,
+    regex, choice and grammar (Lark).
+
     Example: llama-jax serve llama-8b-instruct --port 8000 --rows 64
 
     Args:

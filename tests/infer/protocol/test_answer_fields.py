@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infer.batch.batch_command import batch
 from infer.protocol import (
     ParsedRequest,
     RequestError,
@@ -15,6 +16,7 @@ from infer.protocol import (
     parse_plain_row,
 )
 from infer.sampling import GREEDY, SamplingParameters
+from infer.server.serve_command import serve
 from llama_jax.errors import InputError
 
 from .asking import EOT, MODEL, PARSERS, chat, completion, only_answer
@@ -141,6 +143,28 @@ def test_streams_may_count(parse):
         parse(stream_options={"include_usage": True})
     with pytest.raises(RequestError, match="stream_options.include_usages: unknown field"):
         parse(stream=True, stream_options={"include_usages": True})
+
+
+EXTENSIONS = {
+    "top_k": 3,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "allowed_token_ids": [1],
+    "stop_token_ids": [2],
+    "min_tokens": 1,
+    "ignore_eos": True,
+    "include_stop_str_in_output": True,
+    "skip_special_tokens": False,
+    "prompt_logprobs": 1,
+    "structured_outputs": {"regex": "a"},
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+@pytest.mark.parametrize("command", [serve, batch])
+def test_the_help_names_the_fields_beyond_openais_and_they_are_understood(command, name):
+    assert name in command.__doc__
+    completion(temperature=1, max_tokens=2, **{name: EXTENSIONS[name]})
 
 
 REFUSED = {
