@@ -1,7 +1,7 @@
 """Devices that are not here: what a compiler needs to know of a TPU topology or a Hopper GPU.
 
 libtpu compiles for any TPU topology on a machine without a TPU, and jax-cuda13-plugin with `ptxas`
-for an NVIDIA GPU that is only described (`pip install 'llama-jax[plan]'`). The programs compile and
+for an NVIDIA GPU that is only described (`pip install '.[plan]'`). The programs compile and
 never run.
 """
 
@@ -72,7 +72,7 @@ def _gpu_devices(description: str, count: int, name: str) -> list[jax.Device]:
         "cuda",
         "",
         f"target {name!r}: not available ({{reason}}); compiling for GPUs needs the CUDA plugin: "
-        "pip install 'llama-jax[plan]'",
+        "pip install '.[plan]'",
         target_config=description,
         topology=f"1x1x{count}",
     )
@@ -84,7 +84,7 @@ def _tpu_devices(name: str) -> list[jax.Device]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     message = (
         f"target {name!r}: not known ({{reason}}); names are like v5e:4x4 and v5p:2x2x4, h100 and "
-        "h100:8; libtpu must be installed for TPUs: pip install 'llama-jax[tpu]'"
+        "h100:8; libtpu must be installed for TPUs: pip install '.[tpu]'"
     )
     if ":" not in name:  # libtpu would take whatever it thinks is here
         raise InputError(message.format(reason="no topology after a colon"))

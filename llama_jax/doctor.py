@@ -8,12 +8,15 @@ import platform
 
 from llama_jax.errors import InputError
 
-# Distribution -> what needs it.
+# Distribution -> what needs it. The package is on no index: extras are installed from its clone.
 _BASE = ("llama-jax", "jax", "jaxlib", "flax", "numpy", "ml_dtypes", "orbax-checkpoint")
 _OPTIONAL = {
-    "torch": "reading and writing Meta's .pth files: pip install 'llama-jax[torch]'",
-    "libtpu": "TPUs: pip install 'llama-jax[tpu]'",
-    "jax-cuda13-plugin": "NVIDIA GPUs: pip install 'llama-jax[cuda]'",
+    "torch": "reading and writing Meta's .pth files: pip install '.[torch]'",
+    "libtpu": "TPUs: pip install '.[tpu]'",
+    "jax-cuda13-plugin": "NVIDIA GPUs: pip install '.[cuda]'",
+    "fastapi": "serving a model: pip install '.[serve]'",
+    "httpx": "asking a server: pip install '.[ask]'",
+    "reasoning-gym": "its tasks as questions: pip install '.[evaluate]'",
 }
 
 

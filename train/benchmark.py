@@ -167,7 +167,7 @@ def _peer_is_possible(run: RunConfig, on_cpu: bool, quiet: bool) -> bool:
         import transformers  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"the peer needs {error.name}: pip install 'llama-jax[test]', or give --no-peer"
+            f"the peer needs {error.name}: pip install '.[test]', or give --no-peer"
         ) from error
     return True
 

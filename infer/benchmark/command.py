@@ -155,11 +155,11 @@ def _check_peers(peers: tuple[Peer, ...], suites: tuple[Suite, ...]) -> None:
         package = wanted[peer.partition("-")[0]]
         if importlib.util.find_spec(package) is None:
             raise InputError(
-                f"--peers {peer} needs {package}: pip install 'llama-jax[bench]', or name the "
+                f"--peers {peer} needs {package}: pip install '.[bench]', or name the "
                 "peers that are here"
             )
     if "steps" in suites and importlib.util.find_spec("transformers") is None:
-        raise InputError("--suites steps needs transformers: pip install 'llama-jax[test]'")
+        raise InputError("--suites steps needs transformers: pip install '.[test]'")
     if peers or "steps" in suites:
         import jax
 

@@ -50,9 +50,7 @@ def llguidance_tokenizer(tokenizer: Tokenizer, eos_ids: frozenset[int]) -> Any:
     try:
         from llguidance import LLTokenizer, TokenizerWrapper
     except ImportError as error:
-        raise InputError(
-            'schemas and grammars need llguidance: pip install "llama-jax[serve]"'
-        ) from error
+        raise InputError('schemas and grammars need llguidance: pip install ".[serve]"') from error
     if outside := [token for token in eos_ids if token >= tokenizer.vocab_size]:
         raise InputError(f"end ids {outside} are outside the vocabulary: check eos_token_id")
     wrapped = GrammarTokenizer(tokenizer, eos_ids)

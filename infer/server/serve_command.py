@@ -68,7 +68,7 @@ def serve(
     """
     for package in ("fastapi", "uvicorn", "prometheus_client", "llguidance"):
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"serving needs {package}: pip install 'llama-jax[serve]'")
+            raise InputError(f"serving needs {package}: pip install '.[serve]'")
 
     from infer.answers import Answering
     from infer.api_keys import read_api_keys

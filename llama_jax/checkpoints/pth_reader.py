@@ -61,9 +61,7 @@ def import_torch():
     try:
         import torch
     except ModuleNotFoundError:
-        raise InputError(
-            "reading .pth files needs PyTorch: pip install 'llama-jax[torch]'"
-        ) from None
+        raise InputError("reading .pth files needs PyTorch: pip install '.[torch]'") from None
     return torch
 
 

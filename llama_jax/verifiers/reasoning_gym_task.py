@@ -16,7 +16,7 @@ from llama_jax.errors import InputError
 from llama_jax.verifiers.executed_answers import REFUSED, may_be_scored
 from llama_jax.verifiers.final_answer import final_answer
 
-INSTALL = "pip install 'llama-jax[evaluate]'"
+INSTALL = "pip install '.[evaluate]'"
 INSTRUCTION = "Reply with the final answer only."
 """After every question, so that a right answer is as short as the package's own."""
 RIGHT = 1.0

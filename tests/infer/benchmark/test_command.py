@@ -30,4 +30,4 @@ def test_a_peer_that_is_not_installed_is_named(base_checkpoint, capsys, monkeypa
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["bench", "infer", str(base_checkpoint), "--peers", "llama.cpp"])
-    assert "llama-jax[bench]" in capsys.readouterr().err
+    assert "'.[bench]'" in capsys.readouterr().err
