@@ -73,7 +73,7 @@ def ask(
     from infer.remote.remote_request import RemoteRequests
 
     if importlib.util.find_spec("httpx") is None:
-        raise InputError("asking needs httpx: pip install 'llama-jax[ask]'")
+        raise InputError("asking needs httpx: pip install '.[ask]'")
     url = _checked_url(url)
     for name, value in (("concurrency", concurrency), ("tries", tries)):
         if value < 1:
