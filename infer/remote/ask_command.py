@@ -43,7 +43,8 @@ def ask(
     Rows, output, errors and resumption are those of `llama-jax batch`: killed at any moment, the
     same command goes on, and nothing that was answered is asked again; several processes with the
     same command share the rows. A request that fails with 429, 5xx or a broken connection is tried
-    again, after the time that the server asks for or a growing one. A row that fails goes to the
+    again, after the time that the server asks for or a growing one; a full queue that says how long
+    is waited for up to an hour. A row that fails goes to the
     file of errors. If there is no connection, no such model or no access, the job ends, to go on
     later. The key of the server, if it needs one, is in LLAMA_JAX_API_KEY or a file.
 

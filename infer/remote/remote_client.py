@@ -1,10 +1,10 @@
 """One request to a server behind a URL, tried again where the server may be well again.
 
 Three ends beside an answer: the row cannot be answered as it stands (400, 413, 422 and the like),
-the server failed at it again and again (429, 5xx, a response that is none), or nothing can be asked
-there at all: no connection, no such model, no right to it or no money left for it, or another
-address (3xx). The last ends the job, which goes on from there when that is put right; the others
-end the row.
+the server failed at it again and again (5xx, a response that is none, a full queue for an hour), or
+nothing can be asked there at all: no connection, no such model, no right to it or no money left for
+it, or another address (3xx). The last ends the job, which goes on from there when that is put
+right; the others end the row.
 """
 
 import asyncio
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_RESPONSE_BYTES = 1 << 27
 LONGEST_WAIT = 600.0
 """Seconds that one `Retry-After` may ask for."""
+LONGEST_QUEUE = 3600.0
+"""Seconds that a request waits in all for a full queue, which is 429 with `Retry-After`: that is no
+failure, and no try is lost by it."""
 
 _FIRST_WAIT, _LONGEST_BACKOFF = 0.5, 60.0
 _MAX_REASON = 300  # characters of what a server says
@@ -62,10 +65,12 @@ class RemoteClient:
         import httpx
 
         content = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
-        wait = 0.0
-        for number in range(self.tries):
+        wait = queued = 0.0
+        tried = 0
+        while tried < self.tries:
             await asyncio.sleep(wait)
-            wait = min(self.first_wait * 2**number, _LONGEST_BACKOFF) * random.uniform(0.5, 1.5)
+            wait = min(self.first_wait * 2**tried, _LONGEST_BACKOFF) * random.uniform(0.5, 1.5)
+            tried += 1
             try:
                 status, headers, text = await self._send(path, content)
             except httpx.TimeoutException:
@@ -89,7 +94,14 @@ class RemoteClient:
             failure = RequestError(reason, status=status)
             if status not in (408, 409, 425, 429) and status < 500:
                 raise failure
-            wait = _retry_after(headers.get("retry-after")) or wait
+            told = _retry_after(headers.get("retry-after"))
+            if told is None:
+                continue
+            # Those that were refused together do not all come back together.
+            wait = told * random.uniform(1.0, 1.5)
+            if status == 429 and queued < LONGEST_QUEUE:
+                queued += wait
+                tried -= 1
         raise failure
 
     async def _send(self, path: str, content: bytes) -> tuple[int, Any, bytes]:

@@ -10,6 +10,9 @@ from llama_jax.errors import InputError
 from llama_jax.verifiers.final_answer import final_answer
 from llama_jax.verifiers.reasoning_gym_task import RIGHT, ReasoningGymTask
 
+# Metadata of a question that other commands read: `select`, and `refusals`.
+_OF_OTHERS = ("category", "harmful")
+
 
 class Verifier(Protocol):
     """Marks the answers to one question.
@@ -53,7 +56,7 @@ class ReasoningGymQuestion:
 
 def verifier_of(metadata: Mapping[str, Any]) -> Verifier:
     """Of a question with this metadata. Raises `InputError` that names the field."""
-    fields = {name: value for name, value in metadata.items() if name != "category"}
+    fields = {name: value for name, value in metadata.items() if name not in _OF_OTHERS}
     kind = fields.pop("verifier", None)
     if kind == "exact":
         _check_fields(fields, {"answer": str})
@@ -77,7 +80,8 @@ def _task(name: str, seed: int, size: int, config: str) -> ReasoningGymTask:
 def _check_fields(fields: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     for name in fields:
         if name not in kinds:
-            raise InputError(f"metadata.{name}: unknown field; known: {', '.join(kinds)}")
+            known = ", ".join(("verifier", *kinds, *_OF_OTHERS))
+            raise InputError(f"metadata.{name}: unknown field; known: {known}")
     for name, kind in kinds.items():
         if type(fields.get(name)) is not kind:
             raise InputError(f"metadata.{name}: must be {kind.__name__}, not {fields.get(name)!r}")

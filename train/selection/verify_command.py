@@ -42,10 +42,13 @@ def verify(
         origin.check_input(questions, answers)
     size = answers.stat().st_size if answers.is_file() else 0
     scored, right = Counter(), Counter()
+    num_questions = num_unanswered = 0
     temporary = output.with_name(f".{output.name}.temporary")
     with written(temporary) as file, transfer_progress(answers.name, size, quiet=quiet) as advance:
         for row in joined_rows(questions, answers):
+            num_questions += 1
             if row.answer is None:
+                num_unanswered += 1
                 continue
             try:
                 marks = verifier_of(row.question.metadata)
@@ -64,5 +67,9 @@ def verify(
             advance(row.answer.num_bytes)
     publish(temporary, output)
     print(f"{output}: {scored.total():,} answers, {right.total():,} of them right")
+    if num_unanswered:
+        print(
+            f"  {num_unanswered:,} of {num_questions:,} questions have no answer and count nowhere"
+        )
     for category, count in sorted(scored.items()):
         print(f"  {right[category] / count:7.1%} of {count:,}  {category}")

@@ -78,7 +78,7 @@ class FakeTeacher:
         word = text.split()[0]
         if word == "slow":
             time.sleep(0.05)
-        if word == "busy" and times < 3:
+        if word == "busy" and times < 6:
             return 429, {"Retry-After": "0.1"}, error("too many requests")
         if word == "dated" and times < 2:
             return 503, {"Retry-After": formatdate(time.time() + 0.5, usegmt=True)}, error("later")

@@ -81,9 +81,9 @@ def test_rows_of_all_kinds_are_answered_and_the_others_say_why(teacher, tmp_path
         "n": "n: must be", "s": "stream: ", "line-14": "not valid JSON",
     }.items():  # fmt: skip
         assert words in failed[name], failed
-    # What was asked, and how often.
+    # What was asked, and how often: a full queue takes no tries.
     assert teacher.asked == {
-        "hi": 1, "what": 1, "hello": 1, "busy x": 3, "dated x": 2, "cut x": 2, "garbled x": 2,
+        "hi": 1, "what": 1, "hello": 1, "busy x": 6, "dated x": 2, "cut x": 2, "garbled x": 2,
         "down x": 3, "bad x": 1, "few x": 1,
     }  # fmt: skip
     waits = teacher.times["busy x"]
@@ -173,6 +173,15 @@ def test_responses_that_are_none_fail_their_row(teacher, tmp_path, body, message
     (failed,) = read(tmp_path / "out.jsonl.errors.jsonl")
     assert message in failed["error"]["message"]
     assert read(tmp_path / "out.jsonl") == []
+
+
+def test_a_queue_that_stays_full_fails_the_row_in_the_end(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_client, "LONGEST_QUEUE", 0.05)
+    teacher.answer = lambda asked: (429, {"Retry-After": "0.01"}, {"error": {"message": "full"}})
+    source = write(tmp_path / "in.jsonl", [plain("a", "hi")])
+    assert run(teacher.url, source, "--tries", "2") == 1
+    (failed,) = read(tmp_path / "out.jsonl.errors.jsonl")
+    assert "status 429: full" in failed["error"]["message"]
 
 
 @pytest.mark.parametrize("status", [302, 402])

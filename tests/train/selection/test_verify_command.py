@@ -27,7 +27,7 @@ def run(folder, questions, answers):
 def test_each_sample_is_marked_by_what_its_question_says(tmp_path, capsys):
     right = TASK.question(1).answer
     questions = [
-        exact("a", "Paris", category="cities"),
+        exact("a", "Paris", category="cities", harmful=False),
         question("lost", metadata={"verifier": "exact", "answer": "x"}),
         question("sum", TASK.question(1).text, metadata=TASK.metadata(1)),
     ]
@@ -48,6 +48,7 @@ def test_each_sample_is_marked_by_what_its_question_says(tmp_path, capsys):
     assert rows[-1]["model"] == "reasoning-gym chain_sum"
     out = capsys.readouterr().out
     assert "7 answers, 4 of them right" in out and "66.7% of 3  cities" in out
+    assert "1 of 3 questions have no answer" in out
 
 
 def test_its_scores_are_what_select_takes(tmp_path):
@@ -75,7 +76,10 @@ def test_its_scores_are_what_select_takes(tmp_path):
         (None, "metadata.verifier: missing"),
         ({"verifier": "oracle"}, "'oracle' is unknown; use exact or reasoning-gym"),
         ({"verifier": "exact", "answer": 3}, "metadata.answer: must be str, not 3"),
-        ({"verifier": "exact", "answer": "3", "anwser": "3"}, "metadata.anwser: unknown field"),
+        (
+            {"verifier": "exact", "answer": "3", "anwser": "3"},
+            "metadata.anwser: unknown field; known: verifier, answer",
+        ),
         (TASK.metadata(1) | {"index": 3}, "no question 3 of 3"),
         (TASK.metadata(1) | {"task": "chain_sums"}, "did you mean chain_sum"),
         (TASK.metadata(1) | {"config": {"max_term": 2}}, "chain_sum: config: "),
