@@ -100,12 +100,14 @@ def _replaced(destination: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder that threads of a failed writer may still be writing into."""
-    for seconds in (0.0, 0.1, 1.0):
-        time.sleep(seconds)
+    """Removes a folder that threads of a failed writer may still be writing into: one that makes it
+    again is waited for."""
+    for seconds in (0.3, 0.3, 1.0, 3.0):
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(seconds)
         if not folder.exists():
             return
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

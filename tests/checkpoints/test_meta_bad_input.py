@@ -207,7 +207,7 @@ def test_no_params_and_no_folder(folder):
 
 def test_without_torch_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match=r"pip install 'llama-jax\[torch\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[torch\]'"):
         MetaSource(folder)
 
 

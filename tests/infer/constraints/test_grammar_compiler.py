@@ -248,7 +248,7 @@ def test_a_dead_end_in_the_middle_allows_nothing(tokenizer, compiler):
 
 def test_without_llguidance_the_message_says_what_to_install(tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(InputError, match=r"pip install \"llama-jax\[serve\]\""):
+    with pytest.raises(InputError, match=r"pip install \"\.\[serve\]\""):
         GrammarCompiler(tokenizer, EOS)
 
 
