@@ -53,7 +53,8 @@ class Source:
 
     Attributes:
       name: as the metrics call it.
-      path: folder that `llama-jax data prepare` wrote, with the stage's row length.
+      path: folder that `llama-jax data prepare`, `data dialogs` or `data preferences` wrote, with
+        the stage's row length.
       weight: its share of the rows, relative to the other weights.
     """
 
@@ -143,7 +144,8 @@ class EvaluationSet:
 
     Attributes:
       name: as the metrics, gates and `best_set` call it.
-      path: folder that `llama-jax data prepare` wrote, with any row length that the model takes.
+      path: folder that one of the `llama-jax data` commands wrote, with any row length that the
+        model takes.
       num_rows: how many of its rows are evaluated.
       batch_rows: rows a step of evaluation, a multiple of the devices that split a batch.
       loss: what is measured of them; None is the loss of the stage under way.
