@@ -37,6 +37,15 @@ def parse_json(text: bytes, where) -> dict[str, Any]:
     return fields
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: JSON's escapes can spell half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_json(path: Path, fields: dict[str, Any]) -> None:
     """Writes an object to `path`, indented."""
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

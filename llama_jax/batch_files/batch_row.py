@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llama_jax.errors import InputError
-from llama_jax.json_file import parse_json
+from llama_jax.json_file import is_unicode, parse_json
 
 MAX_ROW_BYTES = 1 << 24
 """A longer line fails: 128K tokens are under 1 MB of text, and memory must stay bounded."""
@@ -72,7 +72,7 @@ def parse_batch_row(text: bytes, line: int) -> BatchRow:
     try:
         fields = parse_json(text, "the row")
         custom_id = _custom_id(fields, custom_id)
-        if not all(_is_unicode(text) for text in texts_of(fields)):
+        if not all(is_unicode(text) for text in texts_of(fields)):
             raise InputError("the row: a text is not Unicode (half of a surrogate pair)")
         if any(name in fields for name in ("method", "url", "body")):
             return BatchRow(line, custom_id, _checked_url(fields), False, fields["body"])
@@ -103,17 +103,9 @@ def _custom_id(fields: dict[str, Any], default: str) -> str:
     custom_id = fields.get("custom_id", default)
     if not isinstance(custom_id, str) or not custom_id:
         raise InputError(f"custom_id: must be a text that is not empty, not {custom_id!r}")
-    if not _is_unicode(custom_id):
+    if not is_unicode(custom_id):
         raise InputError("custom_id: is not Unicode text (half of a surrogate pair)")
     return custom_id
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checked_url(fields: dict[str, Any]) -> str:

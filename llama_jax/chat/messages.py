@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llama_jax.errors import InputError
+from llama_jax.json_file import is_unicode
 
 Role = Literal["system", "user", "assistant", "tool"]
 StopReason = Literal["end_of_turn", "end_of_message"]
@@ -95,7 +96,7 @@ def is_json_value(value: Any) -> bool:
         below = []
         for item in level:
             if isinstance(item, str):
-                if not _is_unicode(item):
+                if not is_unicode(item):
                     return False
             elif isinstance(item, float):
                 if not math.isfinite(item):
@@ -116,11 +117,3 @@ def is_json_value(value: Any) -> bool:
             return True
         level = below
     return False
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
