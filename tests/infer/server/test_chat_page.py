@@ -157,6 +157,30 @@ class TestBrowser:
         page.press("#message", "Enter")
         assert answer_of(page).startswith("x")
 
+    def test_a_late_refusal_of_an_old_key_changes_nothing(self, open_page, bodies):
+        _, page = open_page(api_keys=("right",))
+        page.locator("#error", has_text="asks for an API key.").wait_for()
+        held = []
+
+        def hold_wrong_keys(route):
+            wrong = "wrong" in route.request.headers["authorization"]
+            held.append(route) if wrong else route.continue_()
+
+        page.route("**/v1/models", hold_wrong_keys)
+        page.fill("#max-tokens", "5")
+        page.fill("#key", "wrong")
+        say(page, "Hi")
+        page.press("#message", "Enter")
+        page.fill("#key", "right")
+        page.press("#message", "Enter")
+        assert answer_of(page) == "xxxxx"
+        with page.expect_event("requestfinished", lambda request: request == held[-1].request):
+            for route in held:
+                route.continue_()
+        say(page, "And?")
+        assert answer_of(page, 1) == "xxxxx" and page.locator("#error").is_hidden()
+        assert [len(body["messages"]) for body in bodies] == [1, 3]
+
     def test_a_server_that_is_gone_is_told(self, open_page):
         server, page = open_page()
         page.wait_for_function("document.title == 'tiny – llama-jax'")
