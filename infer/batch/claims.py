@@ -102,6 +102,11 @@ class Claims:
         os.pwrite(self._file, BEGUN, block + 1)
         self._looked = float("-inf")
 
+    def are_all_mine(self) -> bool:
+        """Whether no other process works on a block, with the job locked; False where nobody can
+        tell."""
+        return self._lock(1, waits=False, count=0) and self.has_locks
+
     def close(self) -> None:
         """Gives up all that is held."""
         os.close(self._file)
@@ -119,10 +124,11 @@ class Claims:
             self._unlock(block + 1)
         return None
 
-    def _lock(self, byte: int, *, waits: bool) -> bool:
+    def _lock(self, byte: int, *, waits: bool, count: int = 1) -> bool:
+        """Whether `count` bytes from `byte` on, or all of them for 0, are this process's now."""
         try:
             how = fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB
-            fcntl.lockf(self._file, how, 1, byte)
+            fcntl.lockf(self._file, how, count, byte)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False

@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 
 from infer.batch.claims import Claims
-from infer.batch.kept_rows import KeptRows
+from infer.batch.kept_rows import KeptRows, part_files
 from infer.batch.manifest import Manifest, read_manifest, write_manifest
 from infer.batch.merge import Totals, merge_parts
-from infer.batch.part_file import sync_folder
+from infer.batch.part_file import read_part, sync_folder
 from llama_jax.errors import InputError
 
 _BLOCK_ROWS = 64  # at most; of a small job less, so that it has blocks for several processes
@@ -116,6 +116,17 @@ class Job:
         finally:
             self.claims.unlock_job()
 
+    def forget_if_unbegun(self) -> None:
+        """Removes the job's files if no row was answered yet and no other process works on it, so
+        that a start that came to nothing binds nobody to its options."""
+        self.claims.lock_job()
+        try:
+            if not self.is_finished() and self.claims.are_all_mine() and not self._has_answers():
+                self.manifest_path.unlink(missing_ok=True)
+                self._remove_parts()
+        finally:
+            self.claims.unlock_job()
+
     def close(self) -> None:
         """Gives up what this process has claimed."""
         if self.claims is not None:
@@ -127,6 +138,14 @@ class Job:
         kept = KeptRows(self.parts, self.manifest.rows)
         kept.look()
         return kept
+
+    def _has_answers(self) -> bool:
+        kept = (
+            row
+            for path in part_files(self.parts)
+            for row, _ in read_part(path, num_rows=self.manifest.rows)
+        )
+        return any(row.kind == "output" for row in kept)
 
     def _check_free(self) -> None:
         for path in (self.output, self.errors):

@@ -46,7 +46,7 @@ class Manifest:
         if difference is not None:
             raise InputError(
                 f"{place}: is of another job: {difference}; start with the same, or give another "
-                "OUT"
+                "OUTPUT"
             )
 
     def difference(self, wanted: "Manifest") -> str | None:
@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> Manifest | None:
     fields = read_json(path)
     names = {field.name for field in dataclasses.fields(Manifest)}
     if fields.keys() != names or fields["format"] != FORMAT:
-        raise InputError(f"{path}: is no manifest of this version of batch; give another OUT")
+        raise InputError(f"{path}: is no manifest of this version of batch; give another OUTPUT")
     return Manifest(**fields)
 
 

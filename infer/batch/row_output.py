@@ -86,7 +86,10 @@ class RowOutputs:
         is_openai: bool,
     ) -> FinishedRow:
         error = {"code": code or "invalid_request", "message": body["error"]["message"]}
-        fields = self._openai(custom_id, status, body) if is_openai else {"custom_id": custom_id}
+        if is_openai:
+            fields = self._openai(custom_id, status, body)
+        else:
+            fields, error = {"custom_id": custom_id}, {"status_code": status, **error}
         return FinishedRow(row, "error", json_text(fields | {"line": line, "error": error}))
 
     def _openai(self, custom_id: str, status: int, body: dict[str, Any]) -> dict[str, Any]:

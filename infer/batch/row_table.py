@@ -85,7 +85,7 @@ class RowTable:
         if zlib.crc32(text) != numbers["crc32"]:
             raise InputError(
                 f"{self.path}: line {line} has changed since the job was started; put the old file "
-                "back, or start another job with another OUT"
+                "back, or start another job with another OUTPUT"
             )
         parsed = parse_batch_row(text, line)
         if earlier := int(numbers["same_id_line"]):

@@ -44,9 +44,9 @@ def ask(
     same command goes on, and nothing that was answered is asked again; several processes with the
     same command share the rows. A request that fails with 429, 5xx or a broken connection is tried
     again, after the time that the server asks for or a growing one; a full queue that says how long
-    is waited for up to an hour. A row that fails goes to the
-    file of errors. If there is no connection, no such model or no access, the job ends, to go on
-    later. The key of the server, if it needs one, is in LLAMA_JAX_API_KEY or a file.
+    is waited for up to an hour. A row that fails goes to the file of errors, with the server's
+    status, code and message. If there is no connection, no such model, no access or no quota, the
+    job ends, to go on later; if nothing was answered yet, it leaves no files. The key of the server, if it needs one, is in LLAMA_JAX_API_KEY or a file.
 
     Whether answers may be used for training is for the model's licence to say; `llama-jax select`
     writes it into every row.
@@ -164,6 +164,7 @@ def _run(
 ) -> int:
     """Opens the job, has answered what is left of it, and tells; the exit code."""
     from infer.batch.job_report import job_lines, run_line
+    from infer.remote.remote_client import NoServer
 
     def tell(*lines: str) -> None:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
@@ -177,7 +178,11 @@ def _run(
     if job.manifest.finished is not None:
         tell("finished before; nothing is left to do", *job_lines(job))
         return int(job.manifest.finished["failed"] > 0)
-    run = asyncio.run(_ask_all(job, table, url, requests, headers, say=say, quiet=quiet, **how))
+    try:
+        run = asyncio.run(_ask_all(job, table, url, requests, headers, say=say, quiet=quiet, **how))
+    except NoServer:
+        job.forget_if_unbegun()
+        raise
     if run.exit_code is not None:
         tell(
             run_line(run),

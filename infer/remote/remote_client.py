@@ -3,7 +3,7 @@
 Three ends beside an answer: the row cannot be answered as it stands (400, 413, 422 and the like),
 the server failed at it again and again (5xx, a response that is none, a full queue for an hour), or
 nothing can be asked there at all: no connection, no such model, no right to it or no money left for
-it, or another address (3xx). The last ends the job, which goes on from there when that is put
+it (402, or OpenAI's `insufficient_quota`, which is 429), or another address (3xx). The last ends the job, which goes on from there when that is put
 right; the others end the row.
 """
 
@@ -13,7 +13,7 @@ import json
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infer.protocol.request_error import RequestError
 from llama_jax.errors import InputError
@@ -30,9 +30,10 @@ LONGEST_QUEUE = 3600.0
 failure, and no try is lost by it."""
 
 _FIRST_WAIT, _LONGEST_BACKOFF = 0.5, 60.0
-_MAX_REASON = 300  # characters of what a server says
+_MAX_REASON = 1000  # characters of what a server says
 # No key or none that may ask this, nothing left on the account, no such API or model there.
 _NO_ACCESS = (401, 402, 403, 404, 405)
+_NO_QUOTA = "insufficient_quota"
 
 
 class NoServer(InputError):
@@ -59,7 +60,7 @@ class RemoteClient:
         """The JSON object that the server answers.
 
         Raises:
-          RequestError: the row failed; with the server's status and reason.
+          RequestError: the row failed; with the server's status, code, field and reason.
           NoServer: nothing can be asked there.
         """
         import httpx
@@ -88,10 +89,11 @@ class RemoteClient:
                 except InputError as error:
                     failure = RequestError(f"{self.url}: {_line(str(error))}", status=502)
                     continue
-            reason = f"{self.url}: status {status}: {_reason(text)}"
-            if status in _NO_ACCESS or 300 <= status < 400:
+            said = _error_of(text)
+            reason = f"{self.url}: status {status}: {said.message}"
+            if status in _NO_ACCESS or 300 <= status < 400 or said.code == _NO_QUOTA:
                 raise NoServer(reason)
-            failure = RequestError(reason, status=status)
+            failure = RequestError(reason, status=status, code=said.code, param=said.param)
             if status not in (408, 409, 425, 429) and status < 500:
                 raise failure
             told = _retry_after(headers.get("retry-after"))
@@ -140,16 +142,30 @@ def _retry_after(value: str | None) -> float | None:
     return min(seconds, LONGEST_WAIT) if seconds > 0 else None
 
 
-def _reason(text: bytes) -> str:
-    """What an error object says, or else the text itself."""
+class _ServerError(NamedTuple):
+    """What a server says of a failure, as far as it does."""
+
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+def _error_of(text: bytes) -> _ServerError:
+    """OpenAI's error object, or else the text itself."""
     said = text.decode(errors="replace")
     try:
         error = json.loads(said)["error"]
-        said = error if isinstance(error, str) else str(error["message"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return _line(said)
+        if isinstance(error, str):
+            return _ServerError(_line(error))
+        # Some give the status again as the code, which is no name, and some the name as the type.
+        names = [error.get(name) for name in ("code", "param", "type")]
+        code, param, kind = [name if isinstance(name, str) and name else None for name in names]
+        code = _NO_QUOTA if kind == _NO_QUOTA else code
+        return _ServerError(_line(str(error["message"])), code, param)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _ServerError(_line(said))
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:_MAX_REASON] or "nothing said"
+    line = " ".join(text.split())
+    return (line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]} ...") or "nothing said"

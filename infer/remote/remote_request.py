@@ -43,6 +43,8 @@ class RemoteRequests:
                 f"model: {str(body['model'])[:200]!r} is not asked here; this job asks "
                 f"{self.model}",
                 param="model",
+                code="model_not_found",
+                status=404,
             )
         samples = body.get("n", 1)
         if type(samples) is not int or not 1 <= samples <= MAX_SAMPLES:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -136,11 +137,14 @@ def test_a_server_that_is_away_or_closed_ends_the_job_and_it_goes_on(teacher, tm
     source = write(tmp_path / "in.jsonl", [plain("a", "hi, all of you"), plain("b", "locked")])
     assert run("http://127.0.0.1:9/v1", source, "--tries", "2") == 2
     assert "http://127.0.0.1:9/v1: does not answer" in capsys.readouterr().err
-    # Which job it is was said by that start: another URL is another job.
-    assert run(teacher.url, source) == 2
-    assert "it has --url http://127.0.0.1:9/v1, not http" in capsys.readouterr().err
+    # That start came to nothing, and binds nobody to its URL.
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     assert run(teacher.url, source, "--concurrency", "1", output="b.jsonl") == 2
     assert "status 401: no key" in capsys.readouterr().err
+    # Where something was answered another URL is another job.
+    assert run("http://127.0.0.1:9/v1", source, output="b.jsonl") == 2
+    err = capsys.readouterr().err
+    assert "not http://127.0.0.1:9/v1; start with the same, or give another OUTPUT" in err
     kept = Job(tmp_path / "b.jsonl").parts.glob("*.jsonl")
     assert sum(path.read_bytes().count(b"\n") for path in kept) == 1
     assert not (tmp_path / "b.jsonl").exists()
@@ -184,16 +188,72 @@ def test_a_queue_that_stays_full_fails_the_row_in_the_end(teacher, tmp_path, mon
     assert "status 429: full" in failed["error"]["message"]
 
 
-@pytest.mark.parametrize("status", [302, 402])
-def test_what_no_row_can_be_asked_for_ends_the_job_and_fails_no_row(
-    teacher, tmp_path, capsys, status
+@pytest.mark.parametrize(
+    "status, fields",
+    [
+        (302, {}),
+        (402, {}),
+        (404, {"code": "model_not_found"}),
+        (429, {"code": "insufficient_quota"}),
+        (429, {"type": "insufficient_quota", "code": 7}),
+    ],
+)
+def test_what_no_row_can_be_asked_for_ends_the_job_and_leaves_nothing(
+    teacher, tmp_path, capsys, status, fields
 ):
-    teacher.answer = lambda asked: (status, {}, {"error": {"message": "elsewhere"}})
-    source = write(tmp_path / "in.jsonl", [plain("a", "hi")])
+    asked = []
+
+    def answer(body):
+        asked.append(body)
+        return status, {}, {"error": {"message": "elsewhere", **fields}}
+
+    teacher.answer = answer
+    # A row that nobody can answer was refused before.
+    source = write(tmp_path / "in.jsonl", ["{", plain("a", "hi")])
     assert run(teacher.url, source) == 2
-    assert f"status {status}: elsewhere" in capsys.readouterr().err
+    assert f"status {status}: elsewhere" in capsys.readouterr().err and len(asked) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     teacher.answer = lambda asked: (200, {}, RESPONSE)
+    write(source, [plain("a", "hi")])
     assert run(teacher.url, source) == 0
+
+
+def test_a_start_that_fails_leaves_a_job_alone_that_another_process_works_on(teacher, tmp_path):
+    count = 20
+    source = write(tmp_path / "in.jsonl", [plain(f"r{i}", f"slow {i}") for i in range(count)])
+    output = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "llama_jax", "ask", teacher.url, str(source), str(output),
+               "--model", "teacher", "--concurrency", "1", "--quiet"]  # fmt: skip
+    is_open = threading.Event()
+    answers = teacher.answer
+    teacher.answer = lambda body: is_open.wait(60) and answers(body)
+    process = subprocess.Popen(command, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    while not teacher.paths:
+        time.sleep(0.01)
+    teacher.answer = lambda body: (401, {}, {})
+    assert run(teacher.url, source) == 2
+    assert Job(output).manifest_path.exists()
+    teacher.answer = answers
+    is_open.set()
+    assert process.wait(timeout=60) == 0 and len(read(output)) == count
+
+
+def test_rows_that_a_server_refuses_keep_its_status_code_and_words(teacher, tmp_path):
+    said = {"message": "too long: " + "x" * 400, "code": "context_length_exceeded",
+            "param": "messages", "type": "invalid_request_error"}  # fmt: skip
+    teacher.answer = lambda asked: (422, {}, {"error": said})
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    rows = [plain("a", "hi"), plain("b", "hi", model="gpt"),
+            {"custom_id": "o", "method": "POST", "url": "/v1/chat/completions", "body": body}]  # fmt: skip
+    assert run(teacher.url, write(tmp_path / "in.jsonl", rows)) == 1
+    own, other, openai = read(tmp_path / "out.jsonl.errors.jsonl")
+    message = own["error"].pop("message")
+    assert own["error"] == {"status_code": 422, "code": "context_length_exceeded"}
+    assert message.endswith(said["message"])
+    assert (other["error"]["status_code"], other["error"]["code"]) == (404, "model_not_found")
+    assert openai["response"]["status_code"] == 422
+    assert openai["response"]["body"]["error"] == {**said, "message": message}
+    assert openai["error"] == {"code": "context_length_exceeded", "message": message}
 
 
 def test_a_response_that_cannot_be_unpacked_fails_its_row(teacher, tmp_path):
