@@ -30,7 +30,7 @@ import tyro
 from llama_jax.errors import InputError
 from llama_jax.verifiers import ReasoningGymTask
 from llama_jax.verifiers.reasoning_gym_task import RIGHT
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import write_lines
 
 _TRIES = 20
 _NUMBER = re.compile(r"\d+")
@@ -91,11 +91,7 @@ def export(
                 rows["preferences"].append(_preference_row(learnt, index, wrong))
     for name, some in rows.items():
         path = output / f"{name}.jsonl"
-        temporary = path.with_name(f".{path.name}.temporary")
-        with written(temporary) as file:
-            for row in some:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        publish(temporary, path)
+        write_lines(path, (json.dumps(row, ensure_ascii=False) for row in some))
         print(f"{path}: {len(some):,} rows", file=sys.stderr)
     print(
         f"llama-jax batch MODEL {output}/questions.jsonl {output}/answers.jsonl --format chat\n"

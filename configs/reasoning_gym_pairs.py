@@ -23,7 +23,7 @@ from llama_jax.errors import InputError
 from llama_jax.verifiers import verifier_of
 from llama_jax.verifiers.reasoning_gym_task import RIGHT
 from llama_jax.verifiers.verifier import ReasoningGymQuestion
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import whole_file
 from train.selection.candidates import candidates
 from train.selection.options import SelectionOptions
 from train.selection.provenance import Provenance
@@ -58,13 +58,11 @@ def export_pairs(
     if origin is not None:
         origin.check_input(questions, answers)
     provenance = Provenance(answers, origin, model, licence)
-    temporary = output.with_name(f".{output.name}.temporary")
     count = 0
-    with written(temporary) as file:
+    with whole_file(output) as file:
         for pair in _pairs(joined_rows(questions, answers, scores), options, provenance):
             file.write(json.dumps(pair, ensure_ascii=False).encode() + b"\n")
             count += 1
-    publish(temporary, output)
     print(f"{output}: {count:,} rows of preferences")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import InputError
+from llama_jax.whole_file import write_lines
 
 _MAX_BYTES = 200_000_000  # a large tokenizer.json has 20 MB
 
@@ -47,5 +48,5 @@ def is_unicode(text: str) -> bool:
 
 
 def write_json(path: Path, fields: dict[str, Any]) -> None:
-    """Writes an object to `path`, indented."""
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    """Writes an object to `path`, indented, as a whole file."""
+    write_lines(path, [json.dumps(fields, indent=2)])

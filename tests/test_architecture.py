@@ -20,7 +20,12 @@ PACKAGE_ARROWS = {
     "configs": {"llama_jax", "sharding", "train"},
 }
 # Room of llama_jax -> the rooms it may import from, besides itself. `OPEN` is open to all.
-OPEN = {"llama_jax.errors", "llama_jax.json_file", "llama_jax.command_line"}
+OPEN = {
+    "llama_jax.errors",
+    "llama_jax.whole_file",
+    "llama_jax.json_file",
+    "llama_jax.command_line",
+}
 ARROWS = {
     "llama_jax.config": set(),
     "llama_jax.costs": {"llama_jax.config", "llama_jax.quantization"},
@@ -54,6 +59,7 @@ ARROWS = {
     "llama_jax.batch_files": set(),
     "llama_jax.verifiers": set(),
     "llama_jax.errors": set(),
+    "llama_jax.whole_file": set(),
     "llama_jax.json_file": set(),
     "llama_jax.command_line": set(),
 }  # fmt: skip

@@ -8,12 +8,12 @@ can leave at most its last line unfinished, and the next one drops that.
 
 import json
 import math
-import os
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import InputError
+from llama_jax.whole_file import whole_file
 
 METRICS_FILE = "metrics.jsonl"
 KINDS = ("train", "evaluation", "event")
@@ -77,12 +77,8 @@ def drop_after(path: Path, step: int | None) -> int:
     """
     lines = _finished_lines(path) if path.exists() else []
     kept = [line for line, record in lines if step is not None and record["step"] <= step]
-    replacement = path.with_suffix(".new")
-    with replacement.open("wb") as file:
+    with whole_file(path) as file:
         file.writelines(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    replacement.replace(path)
     return len(lines) - len(kept)
 
 

@@ -1,6 +1,5 @@
 """`llama-jax report`: what happened in a run, or in several, as pictures and one HTML page."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Literal
 import tyro
 
 from llama_jax.errors import InputError
+from llama_jax.whole_file import whole_file
 from train.output_folder import check_output_folder
 
 PAGE = "report.html"
@@ -52,10 +52,11 @@ def report(
     for name, (heading, draw) in FIGURES.items():
         if (figure := draw(histories, axis)) is not None:
             path = folder / f"{name}.png"
-            _replace(path, lambda file, figure=figure: figure.savefig(file, format="png"))
+            with whole_file(path) as file:
+                figure.savefig(file, format="png")
             pictures.append((heading, path.read_bytes()))
-    text = page(histories, pictures).encode()
-    _replace(folder / PAGE, lambda file: file.write(text))
+    with whole_file(folder / PAGE) as file:
+        file.write(page(histories, pictures).encode())
     print(f"{folder / PAGE}: {', '.join(run.name for run in histories)}, {len(pictures)} pictures")
 
 
@@ -67,14 +68,3 @@ def _names(folders: Sequence[Path]) -> list[str]:
         name if counts[name] == 1 else str(folder)
         for name, folder in zip(short, folders, strict=True)
     ]
-
-
-def _replace(path: Path, write) -> None:
-    """An older report stays whole until the new file is."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with new.open("wb") as file:
-            write(file)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ of the class.
 """
 
 import dataclasses
-import json
 import math
 import types
 import typing
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import InputError
-from llama_jax.json_file import read_json
+from llama_jax.json_file import read_json, write_json
 from train.config import RunConfig
 
 CONFIG_FILE = "config.json"
@@ -47,9 +46,7 @@ def write_run(run: RunConfig) -> None:
     """Writes `run.output`/config.json, by a rename. Raises `OSError` naming the file."""
     folder = Path(run.output)
     folder.mkdir(parents=True, exist_ok=True)
-    half = folder / f".{CONFIG_FILE}"
-    half.write_text(json.dumps(to_dict(run), indent=2) + "\n", encoding="utf-8")
-    half.replace(folder / CONFIG_FILE)
+    write_json(folder / CONFIG_FILE, to_dict(run))
 
 
 def flatten(run: RunConfig) -> dict[str, Any]:

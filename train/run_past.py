@@ -20,9 +20,7 @@ _FINISHED_FILE = ".finished.json"
 def note_finished(run: RunConfig, step: int) -> None:
     """Writes down that the final weights, of `step`, are there. To be called by one process."""
     path = Path(run.output) / _FINISHED_FILE
-    half = path.with_suffix(".new")
-    write_json(half, _finished(run, step))
-    half.replace(path)
+    write_json(path, _finished(run, step))
 
 
 def is_finished(run: RunConfig, step: int) -> bool:

@@ -13,8 +13,9 @@ from infer.batch.claims import Claims
 from infer.batch.kept_rows import KeptRows, part_files
 from infer.batch.manifest import Manifest, read_manifest, write_manifest
 from infer.batch.merge import Totals, merge_parts
-from infer.batch.part_file import read_part, sync_folder
+from infer.batch.part_file import read_part
 from llama_jax.errors import InputError
+from llama_jax.whole_file import sync_folder
 
 _BLOCK_ROWS = 64  # at most; of a small job less, so that it has blocks for several processes
 

@@ -1,16 +1,12 @@
 """What a job is, written beside its output before its first row and checked by every start."""
 
 import dataclasses
-import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infer.batch.part_file import sync_folder
 from llama_jax.errors import InputError
-from llama_jax.json_file import read_json
+from llama_jax.json_file import read_json, write_json
 
 FORMAT = 1
 
@@ -85,14 +81,4 @@ def read_manifest(path: Path) -> Manifest | None:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Writes it so that it is either the old one or the new one, whole and on the disk."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(dataclasses.asdict(manifest), file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(path, dataclasses.asdict(manifest))

@@ -5,7 +5,6 @@ taken. What is held of a row is where it lies: 17 bytes.
 """
 
 import os
-import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from infer.batch.kept_rows import part_files
-from infer.batch.part_file import read_part, sync_folder
+from infer.batch.part_file import read_part
+from llama_jax.whole_file import remove_leftovers, whole_file
 
 _MOST_OPEN = 200  # files; a job that was restarted a thousand times has as many parts
 _PLACES = np.dtype([("part", "i4"), ("offset", "i8"), ("length", "i4"), ("is_error", "?")])
@@ -30,7 +30,8 @@ class Totals:
 
 
 def merge_parts(parts: Path, num_rows: int, output: Path, errors: Path) -> Totals | np.ndarray:
-    """Writes `output`, and `errors` if a row failed; nothing if rows are missing.
+    """Writes `output`, and `errors` if a row failed; nothing if rows are missing. To be called by
+    one process at a time.
 
     Returns:
       the counts, or the rows that are missing, int64 `[missing]`.
@@ -51,16 +52,16 @@ def merge_parts(parts: Path, num_rows: int, output: Path, errors: Path) -> Total
     for path, is_error in ((errors, True), (output, False)):
         rows = np.flatnonzero(places["is_error"] == is_error)
         if len(rows) or not is_error:
-            _write(path, places[rows], paths, temporary_folder=parts)
+            _write(path, places[rows], paths)
     failed = int(places["is_error"].sum())
     return Totals(num_rows, failed, prompt_tokens, new_tokens)
 
 
-def _write(path: Path, places: np.ndarray, parts: list[Path], *, temporary_folder: Path) -> None:
-    temporary = temporary_folder / f"merged-{secrets.token_hex(4)}"
+def _write(path: Path, places: np.ndarray, parts: list[Path]) -> None:
+    remove_leftovers(path)
     opened: OrderedDict[int, int] = OrderedDict()
     try:
-        with open(temporary, "wb", buffering=1 << 20) as file:
+        with whole_file(path) as file:
             for part, offset, length, _ in places:
                 if part not in opened:
                     if len(opened) == _MOST_OPEN:
@@ -68,13 +69,6 @@ def _write(path: Path, places: np.ndarray, parts: list[Path], *, temporary_folde
                     opened[part] = os.open(parts[part], os.O_RDONLY)
                 file.write(os.pread(opened[part], length, offset))
                 file.write(b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(error.filename or temporary)) from error
     finally:
         for descriptor in opened.values():
             os.close(descriptor)
-        temporary.unlink(missing_ok=True)

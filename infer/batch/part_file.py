@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llama_jax.errors import InputError
+from llama_jax.whole_file import sync_folder
 
 _LINE = re.compile(
     rb'\{"row": (\d{1,18}), "tokens": \[(\d{1,18}), (\d{1,18})\], "crc32": "([0-9a-f]{8})", '
@@ -125,12 +126,3 @@ def json_text(fields: dict[str, Any]) -> bytes:
         return json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return json.dumps(fields).encode()
-
-
-def sync_folder(folder: Path) -> None:
-    """Brings the names in `folder` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from infer.evaluation.result_lines import result_lines
-from infer.evaluation.whole_file import write_lines
 from infer.load_engine import EngineFlags, EngineOptions
 from llama_jax import __version__
 from llama_jax.errors import InputError
+from llama_jax.whole_file import write_lines
 
 if TYPE_CHECKING:
     from infer.evaluation.questions import Task

@@ -12,13 +12,13 @@ from infer.evaluation.refusal import NUM_CHARACTERS, PHRASES, declines
 from infer.evaluation.result_lines import summary_lines
 from infer.evaluation.results import QuestionResult, summary
 from infer.evaluation.verdict_rows import Verdicts
-from infer.evaluation.whole_file import write_lines
 from llama_jax.batch_files.batch_row import CHAT_URL, BatchRow
 from llama_jax.batch_files.job_origin import read_origin
 from llama_jax.batch_files.joined_rows import JoinedRow, joined_rows
 from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.chat import messages_from_dicts
 from llama_jax.errors import InputError
+from llama_jax.whole_file import write_lines
 
 _METHOD = f"{len(PHRASES)} phrases in the first {NUM_CHARACTERS} characters, not a judge"
 

@@ -46,7 +46,8 @@ def ask(
     again, after the time that the server asks for or a growing one; a full queue that says how long
     is waited for up to an hour. A row that fails goes to the file of errors, with the server's
     status, code and message. If there is no connection, no such model, no access or no quota, the
-    job ends, to go on later; if nothing was answered yet, it leaves no files. The key of the server, if it needs one, is in LLAMA_JAX_API_KEY or a file.
+    job ends, to go on later; if nothing was answered yet, it leaves no files. The key of the
+    server, if it needs one, is in LLAMA_JAX_API_KEY or a file.
 
     Whether answers may be used for training is for the model's licence to say; `llama-jax select`
     writes it into every row.

@@ -3,8 +3,8 @@
 Three ends beside an answer: the row cannot be answered as it stands (400, 413, 422 and the like),
 the server failed at it again and again (5xx, a response that is none, a full queue for an hour), or
 nothing can be asked there at all: no connection, no such model, no right to it or no money left for
-it (402, or OpenAI's `insufficient_quota`, which is 429), or another address (3xx). The last ends the job, which goes on from there when that is put
-right; the others end the row.
+it (402, or OpenAI's `insufficient_quota`, which is 429), or another address (3xx). The last ends
+the job, which goes on from there when that is put right; the others end the row.
 """
 
 import asyncio

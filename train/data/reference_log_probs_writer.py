@@ -9,7 +9,6 @@ writes a block; several may write different ones.
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import whole_file
 from train.data.reference_log_probs import (
     DESCRIPTION_FILE,
     VALUE,
@@ -100,11 +99,9 @@ class ReferenceLogProbsWriter:
         """Joins the blocks. All of them must be there."""
         if self.is_finished:
             return
-        temporary = self._folder / f"{VALUES_FILE}.{os.getpid()}.tmp"
-        with written(temporary) as file:
+        with whole_file(self._folder / VALUES_FILE) as file:
             for block in self._all():
                 file.write(self._path(block).read_bytes())
-        publish(temporary, self._folder / VALUES_FILE)
         description = json.dumps(dataclasses.asdict(self._wanted), indent=2) + "\n"
         self._put(self._folder / DESCRIPTION_FILE, description.encode())
         shutil.rmtree(self._blocks)
@@ -135,7 +132,5 @@ class ReferenceLogProbsWriter:
         return self._blocks / f"block-{block.number:06d}.float32"
 
     def _put(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with written(temporary) as file:
+        with whole_file(path) as file:
             file.write(content)
-        publish(temporary, path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from llama_jax.errors import InputError
 from llama_jax.json_file import write_json
-from train.data.atomic_file import publish
+from llama_jax.whole_file import publish, temporary_name
 from train.data.manifest import MANIFEST_FILE, Manifest, Shard
 from train.data.packing import PackedTokens, pack
 from train.data.row import encode_row
@@ -43,7 +43,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> Shard:
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     num_rows = 0
     try:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
@@ -64,9 +64,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> Shard:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes the file that makes a folder a data set; the shards must be there."""
-    temporary = folder / f"{MANIFEST_FILE}.{os.getpid()}.tmp"
-    write_json(temporary, manifest.to_json())
-    publish(temporary, folder / MANIFEST_FILE)
+    write_json(folder / MANIFEST_FILE, manifest.to_json())
 
 
 def write_rows(

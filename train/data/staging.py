@@ -5,7 +5,7 @@
                     units/           the corpus as tokens
                     data/            the shards, then the manifest; renamed to the output
 
-Whatever is here under its final name is whole (see atomic_file.py), so that work that was
+Whatever is here under its final name is whole (`llama_jax/whole_file.py`), so that work that was
 interrupted at any moment goes on with what is finished.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import InputError
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import whole_file
 from train.data.manifest import MANIFEST_FILE, Manifest
 from train.data.shard_writer import is_shard_name, write_manifest
 from train.output_folder import check_output_folder
@@ -123,10 +123,8 @@ class Staging:
             )
         shutil.rmtree(self.units, ignore_errors=True)
         shutil.rmtree(self.data, ignore_errors=True)
-        temporary = path.with_name(f"{_ARGUMENTS}.tmp")
-        with written(temporary) as file:
+        with whole_file(path) as file:
             file.write(json.dumps(self._arguments, indent=1).encode())
-        publish(temporary, path)
 
 
 def staging_folder(output: Path) -> Path:

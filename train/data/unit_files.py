@@ -4,14 +4,13 @@ Units of text (tokenized_unit.py) and of examples (examples/example_unit.py) dif
 the files, not in how they are made, found again and gone on with.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from llama_jax.errors import InputError
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import publish, temporary_name, written
 from train.data.prepare_progress import prepare_progress
 from train.data.work_units import Unit
 from train.data.workers import Report, run_all
@@ -45,9 +44,9 @@ class UnitFiles:
     def written(self, ending: str) -> AbstractContextManager[BinaryIO]:
         """A file to write, gone again after an error."""
         path = unit_path(self._folder, self._number, ending)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         self._written.append((temporary, path))
-        return written(temporary)
+        return written(temporary, path)
 
     def publish(self) -> None:
         """Gives the files their names, in the order in which they were written."""

@@ -6,7 +6,6 @@ them has changed since is scored again.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.json_file import read_json
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import whole_file
 from train.scoring.reward_scorer import RewardScorer
 
 
@@ -40,10 +39,8 @@ class KeptScores:
             return read_json(path)["scores"]
         scores = self._scorer(texts)
         self._folder.mkdir(exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with written(temporary) as file:
+        with whole_file(path) as file:
             file.write(json.dumps({"scores": scores}).encode())
-        publish(temporary, path)
         return scores
 
     def forget(self) -> None:

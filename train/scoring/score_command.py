@@ -49,7 +49,7 @@ def score(
     """
     from llama_jax.checkpoints.fingerprint import model_fingerprint
     from llama_jax.checkpoints.huggingface_repo import resolve_source
-    from train.data.atomic_file import publish, written
+    from llama_jax.whole_file import whole_file
     from train.scoring.dialog_tokens import DialogTokens
     from train.scoring.kept_scores import KeptScores
     from train.scoring.reward_scorer import RewardScorer
@@ -69,14 +69,12 @@ def score(
     )
     scored_by = Path(model).name, model_fingerprint(path)
     kept = KeptScores(scorer, output.with_name(f"{output.name}.parts"), key=f"{scored_by} {dtype}")
-    temporary = output.with_name(f".{output.name}.temporary")
-    with written(temporary) as file:
+    with whole_file(output) as file:
         if questions is None:
             said = score_preferences(kept, tokens, input, file, quiet=quiet)
         else:
             said = score_answers(
                 kept, tokens, input, file, questions=questions, scored_by=scored_by, quiet=quiet
             )
-    publish(temporary, output)
     kept.forget()
     print(f"{output}: {said}")

@@ -6,15 +6,13 @@ of each 24 bytes are held.
 """
 
 import json
-import os
-import secrets
 from array import array
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from train.data.atomic_file import publish
+from llama_jax.whole_file import publish, temporary_name, whole_file, written
 
 
 class QuotaFile:
@@ -30,17 +28,20 @@ class QuotaFile:
         self.kept: Counter = Counter()
         self.over: Counter = Counter()
         self._quota = quota
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        self._temporary = temporary_name(path)
+        self._written = written(self._temporary, path)
         self._categories: dict[str | None, int] = {}
         self._category, self._draw, self._length = array("L"), array("Q"), array("L")
 
     def __enter__(self) -> "QuotaFile":
-        self._file = open(self._temporary, "w+b", buffering=1 << 20)
+        self._file = self._written.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._written.__exit__(*exception)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def add(self, fields: dict[str, Any], *, category: str | None, draw: int) -> None:
         """Takes a row, in the order of the output. `draw` is below 2^64."""
@@ -59,7 +60,8 @@ class QuotaFile:
         self._file.flush()
         if any(is_over):
             self._keep_only(is_over)
-        publish(self._temporary, self.path)
+        else:
+            publish(self._temporary, self.path)
 
     def _over_quota(self) -> bytearray:
         """1 for each row that is left out."""
@@ -76,14 +78,9 @@ class QuotaFile:
         return is_over
 
     def _keep_only(self, is_over: bytearray) -> None:
-        whole = self._temporary.with_name(f"{self._temporary.name}.kept")
-        try:
-            self._file.seek(0)
-            with open(whole, "wb", buffering=1 << 20) as file:
-                for length, is_left_out in zip(self._length, is_over, strict=True):
-                    line = self._file.read(length)
-                    if not is_left_out:
-                        file.write(line)
-            os.replace(whole, self._temporary)
-        finally:
-            whole.unlink(missing_ok=True)
+        self._file.seek(0)
+        with whole_file(self.path) as file:
+            for length, is_left_out in zip(self._length, is_over, strict=True):
+                line = self._file.read(length)
+                if not is_left_out:
+                    file.write(line)

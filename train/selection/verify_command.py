@@ -14,7 +14,7 @@ from llama_jax.checkpoints.transfer_progress import transfer_progress
 from llama_jax.errors import InputError
 from llama_jax.verifiers import verifier_of
 from llama_jax.verifiers.reasoning_gym_task import RIGHT
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import whole_file
 
 
 def verify(
@@ -43,8 +43,7 @@ def verify(
     size = answers.stat().st_size if answers.is_file() else 0
     scored, right = Counter(), Counter()
     num_questions = num_unanswered = 0
-    temporary = output.with_name(f".{output.name}.temporary")
-    with written(temporary) as file, transfer_progress(answers.name, size, quiet=quiet) as advance:
+    with whole_file(output) as file, transfer_progress(answers.name, size, quiet=quiet) as advance:
         for row in joined_rows(questions, answers):
             num_questions += 1
             if row.answer is None:
@@ -65,7 +64,6 @@ def verify(
             except InputError as error:
                 raise InputError(f"{questions}: line {row.question.line}: {error}") from None
             advance(row.answer.num_bytes)
-    publish(temporary, output)
     print(f"{output}: {scored.total():,} answers, {right.total():,} of them right")
     if num_unanswered:
         print(

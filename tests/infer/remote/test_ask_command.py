@@ -243,8 +243,8 @@ def test_rows_that_a_server_refuses_keep_its_status_code_and_words(teacher, tmp_
             "param": "messages", "type": "invalid_request_error"}  # fmt: skip
     teacher.answer = lambda asked: (422, {}, {"error": said})
     body = {"messages": [{"role": "user", "content": "hi"}]}
-    rows = [plain("a", "hi"), plain("b", "hi", model="gpt"),
-            {"custom_id": "o", "method": "POST", "url": "/v1/chat/completions", "body": body}]  # fmt: skip
+    openai = {"custom_id": "o", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    rows = [plain("a", "hi"), plain("b", "hi", model="gpt"), openai]
     assert run(teacher.url, write(tmp_path / "in.jsonl", rows)) == 1
     own, other, openai = read(tmp_path / "out.jsonl.errors.jsonl")
     message = own["error"].pop("message")

@@ -322,7 +322,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     program.write_text(
         "import os, signal, sys\n"
         "from llama_jax.__main__ import main\n"
-        "import train.data.atomic_file as atomic, train.data.work_units as work_units\n"
+        "import llama_jax.whole_file as atomic, train.data.work_units as work_units\n"
         "left, publish = [int(sys.argv.pop(1))], atomic.publish\n"
         "def counted(*paths):\n"
         "    publish(*paths)\n"
