@@ -38,6 +38,7 @@ def export_pairs(
     licence: str,
     model: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Writes a preference row for each question that was answered wrongly.
 
@@ -51,8 +52,9 @@ def export_pairs(
       licence: of the model's answers.
       model: who answered, where ANSWERS has no manifest and does not say.
       seed: of the draw among several wrong answers.
+      overwrite: replace an output that is there, once the new one is whole.
     """
-    check_outputs([output], [answers, questions, scores])
+    check_outputs([output], [answers, questions, scores], overwrite=overwrite)
     options = SelectionOptions(seed=seed)
     origin = read_origin(answers)
     if origin is not None:

@@ -106,7 +106,7 @@ def average_command(
       dtype: for every tensor; by default each has that of the first checkpoint.
       verify: read everything back and compare.
       overwrite: replace a checkpoint at the destination, once the new one is whole.
-      quiet: no progress.
+      quiet: print notes and errors only.
     """
     if len(paths) < 3:
         raise InputError("give two checkpoints or more to average, and after them the new folder")
@@ -123,7 +123,8 @@ def average_command(
         overwrite=overwrite,
         quiet=quiet,
     )
-    print(f"{destination}: mean of {len(sources)}, {done}{', verified' if verify else ''}")
+    if not quiet:
+        print(f"{destination}: mean of {len(sources)}, {done}{', verified' if verify else ''}")
 
 
 def _check_same_model(first: TensorSource, other: TensorSource) -> None:

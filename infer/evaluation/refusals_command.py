@@ -31,6 +31,7 @@ def refusals(
     question_verdicts: Path | None = None,
     answer_verdicts: Path | None = None,
     guard_rows: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Counts refusals among the answers of a batch job: of harmful questions, which should be
     declined, and of harmless ones, which should not.
@@ -49,8 +50,10 @@ def refusals(
       question_verdicts: what `llama-jax guard` says of QUESTIONS.
       answer_verdicts: what `llama-jax guard` says of the rows that --guard-rows wrote.
       guard_rows: where to write a row an answer, for `llama-jax guard`.
+      overwrite: replace an output that is there, once the new one is whole.
     """
-    check_outputs([output, guard_rows], [answers, questions, question_verdicts, answer_verdicts])
+    inputs = [answers, questions, question_verdicts, answer_verdicts]
+    check_outputs([output, guard_rows], inputs, overwrite=overwrite)
     if (origin := read_origin(answers)) is not None:
         origin.check_input(questions, answers)
     marks = _Marks(

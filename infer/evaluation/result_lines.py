@@ -22,7 +22,8 @@ def summary_lines(
       note: after the number of questions.
     """
     failed = f", {result['failed']:,} without an answer" if result["failed"] else ""
-    lines = [f"{title}: {result['questions']:,} questions{failed}{note}"]
+    plural = "" if result["questions"] == 1 else "s"
+    lines = [f"{title}: {result['questions']:,} question{plural}{failed}{note}"]
     lines += [f"  {name:<20} {_share(metric)}" for name, metric in result["metrics"].items()]
     for category, part in result.get("categories", {}).items():
         if (metric := part["metrics"].get(by_category)) is not None:
@@ -31,6 +32,6 @@ def summary_lines(
 
 
 def _share(metric: dict[str, Any]) -> str:
-    """A mean and its standard error, in percent."""
+    """A mean and its standard error, in percent; one value has none."""
     error = metric["standard_error"]
-    return f"{metric['mean']:7.2%}" + ("         " if error is None else f" +- {error:5.2%}")
+    return f"{metric['mean']:7.2%}" + (" +-   n/a" if error is None else f" +- {error:5.2%}")

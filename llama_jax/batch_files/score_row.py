@@ -3,9 +3,11 @@
     {"custom_id": "a", "sample": 0, "score": 1.5, "model": "reward-8b", "answer_sha256": "..."}
 
 `llama-jax score` writes them (a reward model) and `llama-jax verify` (a verifier), in the order of
-the answers. A higher score is better; nothing else is known of the scale. `model` says who scored,
-`model_sha256` by which weights; `answer_sha256` is of the text that was scored: where it is there,
-it is compared, so scores of another job cannot slip in under the same names.
+the answers. A higher score is better; nothing else is known of the scale, unless a verifier scored:
+then 1 is right. An answer that could not be scored has an "error" in the place of the score.
+`model` says who scored, `model_sha256` by which weights; `answer_sha256` is of the text that was
+scored: where it is there, it is compared, so scores of another job cannot slip in under the same
+names.
 """
 
 import itertools
@@ -18,7 +20,7 @@ from typing import Any
 from llama_jax.batch_files.json_lines import json_lines, refuse_unknown
 from llama_jax.errors import InputError
 
-_FIELDS = ("custom_id", "sample", "score", "model", "model_sha256", "answer_sha256")
+_FIELDS = ("custom_id", "sample", "score", "model", "model_sha256", "answer_sha256", "error")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class ScoreRow:
     """Attributes:
     custom_id: of the question.
     sample: which of its answers, from 0.
-    score: finite; higher is better.
+    score: finite; higher is better. None where `error` says why there is none.
     model: who scored.
     model_sha256: of the scorer's weights.
     answer_sha256: of the text that was scored.
@@ -35,10 +37,11 @@ class ScoreRow:
 
     custom_id: str
     sample: int
-    score: float
+    score: float | None
     model: str | None = None
     model_sha256: str | None = None
     answer_sha256: str | None = None
+    error: str | None = None
     line: int = 0
 
     def fields(self) -> dict[str, Any]:
@@ -65,9 +68,15 @@ def _parsed(fields: dict[str, Any], line: int, path: Path) -> ScoreRow:
         refuse(f"custom_id: must be a text that is not empty, not {custom_id!r}")
     if type(sample) is not int or sample < 0:
         refuse(f"sample: must be a whole number from 0, not {sample!r}")
-    if type(score) not in (int, float) or not math.isfinite(score):
+    if "error" in fields:
+        if "score" in fields:
+            refuse("error: stands beside a score; keep one of them")
+        if not isinstance(fields["error"], str):
+            refuse(f"error: must be text, not {fields['error']!r}")
+        score = None
+    elif type(score) not in (int, float) or not math.isfinite(score):
         refuse(f"score: must be a finite number, not {score!r}")
     for name in _FIELDS[3:]:
         if not isinstance(fields.get(name), str | None):
             refuse(f"{name}: must be text, not {fields[name]!r}")
-    return ScoreRow(**{**fields, "score": float(score)}, line=line)
+    return ScoreRow(**{**fields, "score": None if score is None else float(score)}, line=line)

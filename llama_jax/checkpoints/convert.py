@@ -182,7 +182,7 @@ def convert_command(
       verify: read everything back and compare.
       overwrite: replace a checkpoint at the destination, once the new one is whole; a folder that
         holds anything else is refused.
-      quiet: no progress.
+      quiet: print notes and errors only.
     """
     stay_on_host()
     done = convert(
@@ -196,7 +196,8 @@ def convert_command(
         overwrite=overwrite,
         quiet=quiet,
     )
-    print(f"{destination}: {done}{', verified' if verify else ''}")
+    if not quiet:
+        print(f"{destination}: {done}{', verified' if verify else ''}")
 
 
 def _verify(folder: Path, config: ModelConfig, checksums: dict[str, int], *, quiet: bool) -> None:

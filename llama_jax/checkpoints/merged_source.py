@@ -59,7 +59,7 @@ def merge_command(
       to: format to write.
       dtype: for every tensor; by default each has that of the base.
       overwrite: replace a checkpoint at the destination, once the new one is whole.
-      quiet: no progress.
+      quiet: print notes and errors only.
     """
     stay_on_host()
     source = open_source(resolve_source(base))
@@ -69,4 +69,5 @@ def merge_command(
         source = DequantizedSource(source, dtype_named(dtype or "bfloat16"))
     merged = MergedSource(source, changes)
     done = convert(merged, destination, to=to, dtype=dtype, overwrite=overwrite, quiet=quiet)
-    print(f"{destination}: {len(changes.down)} weights changed, {done}, verified")
+    if not quiet:
+        print(f"{destination}: {len(changes.down)} weights changed, {done}, verified")

@@ -63,7 +63,7 @@ def quantize_command(
       dry_run: only say how many bytes it would be.
       verify: read everything back and compare.
       overwrite: replace a checkpoint at the destination, once the new one is whole.
-      quiet: no progress.
+      quiet: print notes and errors only.
     """
     stay_on_host()
     _refuse_idle_calibration(recipe, calibration, calibration_rows)
@@ -88,8 +88,9 @@ def quantize_command(
     done = convert(
         quantized, destination, to="orbax", verify=verify, overwrite=overwrite, quiet=quiet
     )
-    print_sizes(bytes_by_part(opened.tensors), bytes_by_part(quantized.tensors))
-    print(f"{destination}: {recipe}, {done}{', verified' if verify else ''}")
+    if not quiet:
+        print_sizes(bytes_by_part(opened.tensors), bytes_by_part(quantized.tensors))
+        print(f"{destination}: {recipe}, {done}{', verified' if verify else ''}")
 
 
 def read_calibration(source: TensorSource, path: Path, num_rows: int) -> np.ndarray:

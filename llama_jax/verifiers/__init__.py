@@ -9,6 +9,6 @@ A question says in its `metadata` how it is verified, so a file may mix them:
 
 from llama_jax.verifiers.final_answer import final_answer
 from llama_jax.verifiers.reasoning_gym_task import ReasoningGymTask
-from llama_jax.verifiers.verifier import Verifier, verifier_of
+from llama_jax.verifiers.verifier import Verifier, is_verifier, verifier_of
 
-__all__ = ["ReasoningGymTask", "Verifier", "final_answer", "verifier_of"]
+__all__ = ["ReasoningGymTask", "Verifier", "final_answer", "is_verifier", "verifier_of"]

@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from llama_jax.errors import InputError
 from llama_jax.verifiers.final_answer import final_answer
@@ -45,10 +45,11 @@ class ReasoningGymQuestion:
 
     task: ReasoningGymTask
     index: int
+    prefix: ClassVar[str] = "reasoning-gym "
 
     @property
     def name(self) -> str:
-        return f"reasoning-gym {self.task.name}"
+        return f"{self.prefix}{self.task.name}"
 
     def __call__(self, text: str) -> float:
         return self.task.score(self.index, text)
@@ -60,6 +61,8 @@ def verifier_of(metadata: Mapping[str, Any]) -> Verifier:
     kind = fields.pop("verifier", None)
     if kind == "exact":
         _check_fields(fields, {"answer": str})
+        if not fields["answer"].strip():
+            raise InputError("metadata.answer: is empty; give the right answer")
         return ExactAnswer(fields["answer"])
     if kind == "reasoning-gym":
         _check_fields(fields, {"task": str, "seed": int, "size": int, "index": int, "config": dict})
@@ -69,6 +72,13 @@ def verifier_of(metadata: Mapping[str, Any]) -> Verifier:
     if kind is None:
         raise InputError("metadata.verifier: missing; it says how answers are verified")
     raise InputError(f"metadata.verifier: {kind!r} is unknown; use exact or reasoning-gym")
+
+
+def is_verifier(scorer: str | None) -> bool:
+    """Whether this is the `name` of a verifier."""
+    return scorer is not None and (
+        scorer == ExactAnswer.name or scorer.startswith(ReasoningGymQuestion.prefix)
+    )
 
 
 @functools.lru_cache(maxsize=64)

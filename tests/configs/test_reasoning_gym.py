@@ -114,7 +114,7 @@ def test_a_models_own_mistake_stands_against_the_right_answer(folder, tmp_path):
     assert (of_rejected["sample"], of_rejected["score"]) == (1, 0)
     before = output.read_bytes()
     with pytest.raises(InputError, match="does not say who answered"):
-        export_pairs(answers, **pairs, output=output)
+        export_pairs(answers, **pairs, output=output, overwrite=True)
     assert output.read_bytes() == before
     with pytest.raises(InputError, match="is an input"):
         export_pairs(answers, **pairs, output=marks)

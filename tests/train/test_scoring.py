@@ -109,7 +109,9 @@ def test_killed_it_goes_on_and_scores_nothing_twice(folder, tmp_path, monkeypatc
     score(*command, quiet=True)
     assert calls == [12, 12, 6, 6] and not (tmp_path / "out.jsonl.parts").exists()
     whole = (tmp_path / "out.jsonl").read_bytes()
-    score(*command, quiet=True)
+    with pytest.raises(InputError, match="out.jsonl: exists"):
+        score(*command, quiet=True)
+    score(*command, overwrite=True, quiet=True)
     assert calls[4:] == [12, 12, 6] and (tmp_path / "out.jsonl").read_bytes() == whole
 
 
@@ -139,6 +141,37 @@ def test_answers_of_a_batch_job(folder, tmp_path, expected):
     assert [row.sample for row in rest] == [0, 2]
     assert rest[1].score == pytest.approx(expected("y", "three"), abs=1e-5)
     assert len(first.model_sha256) == len(first.answer_sha256) == 64
+
+
+def test_what_cannot_be_scored_is_left_out_if_asked(folder, tmp_path, capsys):
+    """An answer that is too long, and one with a broken tool call."""
+    names = "abc"
+    asked = [{"custom_id": n, "messages": [{"role": "user", "content": n}]} for n in names]
+    broken = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    choices = [{"text": text, "finish_reason": "stop"} for text in ("?" * 500, "yes")]
+    answers = [
+        {"custom_id": "a", "choices": choices},
+        {"custom_id": "b", "text": "", "finish_reason": "tool_calls", "tool_calls": [broken]},
+        {"custom_id": "c", "text": "no", "finish_reason": "stop"},
+    ]
+    command = (str(folder / "reward"), write(tmp_path / "in.jsonl", answers), tmp_path / "out")
+    options = {"questions": write(tmp_path / "questions.jsonl", asked), "quiet": True}
+    with pytest.raises(InputError, match="line 1: sample 0: messages: .*--on-error skip"):
+        score(*command, **options)
+    assert not (tmp_path / "out").exists()
+    score(*command, **options, on_error="skip")
+    out, err = capsys.readouterr()
+    assert "2 answers, mean score" in out and ", 2 left out" in out
+    assert "left out: " in err and "line 2: sample 0: " in err
+    (long, whole), (call,), (last,) = read_score_groups(tmp_path / "out")
+    assert "tokens with the answer" in long.error and call.error and long.score is None
+    assert whole.score != last.score and whole.error is None
+    lines = preferences("ab")
+    lines[0]["chosen"] = "?" * 500
+    command = (str(folder / "reward"), write(tmp_path / "p.jsonl", lines), tmp_path / "pairs")
+    score(*command, on_error="skip", quiet=True)
+    assert [row["line"] for row in read(tmp_path / "pairs")] == [2]
+    assert "1 preference, 1 left out" in capsys.readouterr().out
 
 
 def test_batches_and_devices_change_nothing(folder):

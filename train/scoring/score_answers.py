@@ -13,7 +13,8 @@ from llama_jax.errors import InputError
 from train.data.examples.dialog import Dialog
 from train.scoring.dialog_tokens import DialogTokens
 from train.scoring.kept_scores import KeptScores
-from train.scoring.scored_rows import ReadRow, naming_line, scored_rows, write_line
+from train.scoring.refused import Refused
+from train.scoring.scored_rows import ReadRow, scored_rows, write_line
 from train.selection.select_rows import dialog_of
 
 
@@ -25,6 +26,7 @@ def score_answers(
     *,
     questions: Path,
     scored_by: tuple[str, str],
+    on_error: str,
     quiet: bool,
 ) -> str:
     """Writes a line for each sample of `path` that is whole and not empty, and returns how many
@@ -33,7 +35,9 @@ def score_answers(
     Args:
       questions: that were answered.
       scored_by: name and SHA-256 of the reward model.
+      on_error: for an answer that cannot be scored: `stop` raises, `skip` writes why.
     """
+    refused = Refused(on_error)
     if (origin := read_origin(path)) is not None:
         origin.check_input(questions, path)
 
@@ -42,20 +46,34 @@ def score_answers(
             if row.answer is None:
                 continue
             samples = [one for one in row.answer.samples if one.is_whole and not one.is_empty]
-            with naming_line(path, row.answer.line):
-                asked = dialog_of(row, origin)
-                texts = [tokens.of_dialog(_answered(asked, sample)) for sample in samples]
-            yield ReadRow((row.question.custom_id, samples), texts, row.answer.num_bytes)
+            texts, errors = [], {}
+            for sample in samples:
+                try:
+                    dialog = _answered(dialog_of(row, origin), sample)
+                    texts.append(tokens.of_dialog(dialog))
+                except InputError as error:
+                    refused.add(f"{path}: line {row.answer.line}: sample {sample.index}: {error}")
+                    errors[sample.index] = str(error)
+            named = (row.question.custom_id, samples, errors)
+            yield ReadRow(named, texts, row.answer.num_bytes)
 
     count, total = 0, 0.0
-    for (custom_id, samples), scores in scored_rows(scorer, read(), path, quiet=quiet):
-        for sample, score in zip(samples, scores, strict=True):
-            line = ScoreRow(custom_id, sample.index, score, *scored_by, answer_sha256=sample.sha256)
+    for (custom_id, samples, errors), scores in scored_rows(scorer, read(), path, quiet=quiet):
+        given = iter(scores)
+        for sample in samples:
+            error = errors.get(sample.index)
+            score = next(given) if error is None else None
+            line = ScoreRow(
+                custom_id, sample.index, score, *scored_by,
+                answer_sha256=sample.sha256, error=error,
+            )  # fmt: skip
             write_line(file, line.fields())
-            count, total = count + 1, total + score
+            if score is not None:
+                count, total = count + 1, total + score
     if not count:
-        raise InputError(f"{path}: has no answer that is whole")
-    return f"{count:,} answers, mean score {total / count:.4f}"
+        raise InputError(f"{path}: has no answer that is whole{refused.said}")
+    refused.tell()
+    return f"{count:,} answers, mean score {total / count:.4f}{refused.said}"
 
 
 def _answered(asked: dict, sample: AnsweredSample) -> Dialog:

@@ -21,6 +21,8 @@ def score(
     dtype: Literal["float32", "bfloat16"] | None = None,
     devices: int = 1,
     tokens_at_once: int = 16_384,
+    on_error: Literal["stop", "skip"] = "stop",
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
     """Scores answers with a reward model: higher is better.
@@ -45,6 +47,9 @@ def score(
       dtype: of weights and activations; as stored by default.
       devices: that hold the model together.
       tokens_at_once: on each device, padding included.
+      on_error: what an answer or a line that cannot be scored does: end the work, or be counted and
+        left out; OUTPUT says why an answer has no score.
+      overwrite: replace an output that is there, once the new one is whole.
       quiet: print the result only.
     """
     from llama_jax.checkpoints.fingerprint import model_fingerprint
@@ -56,7 +61,7 @@ def score(
     from train.scoring.score_answers import score_answers
     from train.scoring.score_preferences import score_preferences
 
-    check_outputs([output], [input, questions])
+    check_outputs([output], [input, questions], overwrite=overwrite)
     if tokens_at_once < 1:
         raise InputError(f"--tokens-at-once must be at least 1, not {tokens_at_once}")
     path = resolve_source(model)
@@ -71,10 +76,11 @@ def score(
     kept = KeptScores(scorer, output.with_name(f"{output.name}.parts"), key=f"{scored_by} {dtype}")
     with whole_file(output) as file:
         if questions is None:
-            said = score_preferences(kept, tokens, input, file, quiet=quiet)
+            said = score_preferences(kept, tokens, input, file, on_error=on_error, quiet=quiet)
         else:
             said = score_answers(
-                kept, tokens, input, file, questions=questions, scored_by=scored_by, quiet=quiet
-            )
+                kept, tokens, input, file, questions=questions, scored_by=scored_by,
+                on_error=on_error, quiet=quiet,
+            )  # fmt: skip
     kept.forget()
     print(f"{output}: {said}")

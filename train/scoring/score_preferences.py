@@ -10,20 +10,35 @@ from train.data.examples.preferences import RANKS, read_preference
 from train.scoring.dialog_tokens import DialogTokens
 from train.scoring.kept_scores import KeptScores
 from train.scoring.ranking import Ranking
-from train.scoring.scored_rows import ReadRow, naming_line, scored_rows, write_line
+from train.scoring.refused import Refused
+from train.scoring.scored_rows import ReadRow, scored_rows, write_line
 
 
 def score_preferences(
-    scorer: KeptScores, tokens: DialogTokens, path: Path, file: BinaryIO, *, quiet: bool
+    scorer: KeptScores,
+    tokens: DialogTokens,
+    path: Path,
+    file: BinaryIO,
+    *,
+    on_error: str,
+    quiet: bool,
 ) -> str:
     """Writes a line for each of `path`, and returns how many there are and how often the model
-    ranks their answers as people did. Raises `InputError` naming the line and the field."""
+    ranks their answers as people did. Raises `InputError` naming the line and the field.
+
+    Args:
+      on_error: for lines that cannot be scored: `stop` raises, `skip` leaves them out.
+    """
+    refused = Refused(on_error)
 
     def read() -> Iterator[ReadRow]:
         for line in json_lines(path):
-            with naming_line(path, line.number):
+            try:
                 preference = read_preference(line.fields)
                 texts = tokens.of_preference(preference)
+            except InputError as error:
+                refused.add(f"{path}: line {line.number}: {error}")
+                continue
             ranks = [answer.rank for answer in preference.answers]
             names = [name for name, rank in RANKS.items() if rank in ranks]
             row = (line.number, line.fields.get("category"), names)
@@ -37,5 +52,7 @@ def score_preferences(
         write_line(file, fields | {"scores": by_name})
         count += 1
     if not count:
-        raise InputError(f"{path}: has no lines")
-    return "\n".join([f"{count:,} preferences", *ranking.lines()])
+        raise InputError(f"{path}: has no lines{refused.said}")
+    refused.tell()
+    plural = "" if count == 1 else "s"
+    return "\n".join([f"{count:,} preference{plural}{refused.said}", *ranking.lines()])

@@ -3,14 +3,12 @@
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from llama_jax.checkpoints.transfer_progress import transfer_progress
-from llama_jax.errors import InputError
 from train.scoring.kept_scores import KeptScores
 
 # Rows that are held, whose texts are sorted by length together.
@@ -40,15 +38,6 @@ def scored_rows(
             for read in window:
                 yield read.row, [next(scores) for _ in read.texts]
                 advance(read.num_bytes)
-
-
-@contextmanager
-def naming_line(path: Path, number: int) -> Iterator[None]:
-    """Puts file and line before what an `InputError` says."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: line {number}: {error}") from None
 
 
 def write_line(file: BinaryIO, fields: dict[str, Any]) -> None:

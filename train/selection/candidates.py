@@ -8,6 +8,7 @@ from llama_jax.batch_files.joined_rows import JoinedRow
 from llama_jax.batch_files.score_row import ScoreRow
 from llama_jax.chat import messages_from_dicts
 from llama_jax.errors import InputError
+from llama_jax.verifiers import is_verifier
 from train.selection.duplicates import Duplicates, comparable
 
 
@@ -17,6 +18,11 @@ class Candidate:
 
     sample: AnsweredSample
     score: ScoreRow
+
+
+def is_marked(score: ScoreRow) -> bool:
+    """Whether a verifier scored, of which RIGHT is known to be right, and no model."""
+    return score.model_sha256 is None and is_verifier(score.model)
 
 
 def candidates(row: JoinedRow, duplicates: Duplicates, dropped: Counter) -> list[Candidate]:
@@ -32,7 +38,7 @@ def candidates(row: JoinedRow, duplicates: Duplicates, dropped: Counter) -> list
     kept: list[Candidate] = []
     seen: set[bytes] = set()
     for sample, score in zip(row.answer.samples, row.scores, strict=True):
-        reason = _complaint(sample)
+        reason = _complaint(sample, score)
         if reason is None:
             text = comparable([sample.text, list(sample.tool_calls)], duplicates)
             reason = "said before to this prompt" if text in seen else None
@@ -44,7 +50,7 @@ def candidates(row: JoinedRow, duplicates: Duplicates, dropped: Counter) -> list
     return sorted(kept, key=lambda one: (-one.score.score, one.sample.index))
 
 
-def _complaint(sample: AnsweredSample) -> str | None:
+def _complaint(sample: AnsweredSample, score: ScoreRow | None) -> str | None:
     if sample.finish_reason == "length":
         return "cut off at its limit"
     if not sample.is_whole:
@@ -55,4 +61,5 @@ def _complaint(sample: AnsweredSample) -> str | None:
         messages_from_dicts([sample.message])
     except InputError:
         return "malformed (text or tool calls)"
-    return None
+    # One that is whole has a score, or a line that says why not.
+    return None if score.error is None else "could not be scored"

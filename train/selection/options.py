@@ -14,7 +14,8 @@ class SelectionOptions:
     """What the command line says besides its files; see `select_command.py`.
 
     Attributes:
-      minimum_score: of an answer that is to be learnt from; None for any.
+      minimum_score: of an answer that is to be learnt from; None for any but those that a verifier
+        has not marked as right.
       minimum_gap: between the scores of a pair; None where no pairs are made.
       rejected: the worst answer, or one drawn among all that are worse by the gap.
       duplicates: how alike two texts are the same: letter for letter, or but for case and spaces.

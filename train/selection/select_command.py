@@ -12,6 +12,7 @@ from llama_jax.batch_files.joined_rows import joined_rows
 from llama_jax.batch_files.output_paths import check_outputs
 from llama_jax.checkpoints.transfer_progress import transfer_progress
 from llama_jax.errors import InputError
+from train.selection.candidates import is_marked
 from train.selection.options import SelectionOptions, parse_quotas
 from train.selection.provenance import Provenance
 from train.selection.quota_file import QuotaFile
@@ -34,6 +35,7 @@ def select(
     quota: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     model: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
     """Chooses among the answers of a batch job: the best of each question for SFT, the best and a
@@ -54,13 +56,15 @@ def select(
       licence: of the answers, as every row will say; of a model's answers that of the model.
       sft: where to write rows with the best answer.
       preferences: where to write pairs.
-      minimum_score: leave out questions whose best answer has less.
+      minimum_score: leave out questions whose best answer has less; by default those whose best
+        answer a verifier has marked as anything but right, and no others.
       minimum_gap: the least difference between the scores of a pair.
       rejected: of a pair the worst answer, or one drawn among those that are worse by the gap.
       duplicates: whether texts are the same letter for letter (exact), or but for case and spaces.
       quota: CATEGORY=ROWS, at most; give the option again for more, and * for all others.
       model: who answered, where ANSWERS has no manifest and does not say.
       seed: of what is drawn.
+      overwrite: replace an output that is there, once the new one is whole.
       quiet: print the result only.
     """
     if sft is None and preferences is None:
@@ -77,7 +81,7 @@ def select(
     )
     if not licence.strip():
         raise InputError("--licence: is empty; name the licence of the answers")
-    check_outputs([sft, preferences], [answers, questions, scores])
+    check_outputs([sft, preferences], [answers, questions, scores], overwrite=overwrite)
     origin = read_origin(answers)
     if origin is not None:
         origin.check_input(questions, answers)
@@ -101,6 +105,7 @@ def _select(
     selector = RowSelector(options, provenance, questions)
     all_scores = array("f")
     categories: set[str | None] = set()
+    verified = True
     with contextlib.ExitStack() as stack:
         files = {
             name: stack.enter_context(QuotaFile(path, options.quota))
@@ -112,7 +117,9 @@ def _select(
         for row in joined_rows(questions, answers, scores):
             selected = selector.select(row)
             categories.add(row.question.category)
-            all_scores.extend(score.score for score in row.scores if score is not None)
+            there = [score for score in row.scores if score is not None and score.error is None]
+            all_scores.extend(score.score for score in there)
+            verified &= all(map(is_marked, there))
             for name, file in files.items():
                 fields = getattr(selected, name)
                 if fields is not None:
@@ -121,6 +128,8 @@ def _select(
             if row.answer is not None:
                 advance(row.answer.num_bytes)
         _check_quotas(options, categories)
+        if not verified and options.minimum_score is None:
+            _check_not_marks(all_scores, scores)
         for file in files.values():
             file.finish()
     lines = [f"{len(all_scores):,} scored answers", *score_histogram(all_scores)]
@@ -132,6 +141,15 @@ def _select(
         if name in files:
             lines += file_summary(title, files[name], dropped)
     return lines
+
+
+def _check_not_marks(all_scores: array, scores: Path) -> None:
+    """Whether a 0 is wrong or only worse than a 1 is not ours to guess."""
+    if set(all_scores) == {0.0, 1.0}:
+        raise InputError(
+            f"{scores}: all scores are 0 or 1, and no verifier is named; say with --minimum-score "
+            "which answers may be learnt from, such as --minimum-score 1"
+        )
 
 
 def _check_quotas(options: SelectionOptions, categories: set[str | None]) -> None:

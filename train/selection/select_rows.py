@@ -9,7 +9,8 @@ from llama_jax.batch_files.job_origin import JobOrigin
 from llama_jax.batch_files.joined_rows import JoinedRow
 from llama_jax.chat import messages_from_dicts
 from llama_jax.errors import InputError
-from train.selection.candidates import Candidate, candidates
+from llama_jax.verifiers.reasoning_gym_task import RIGHT
+from train.selection.candidates import Candidate, candidates, is_marked
 from train.selection.duplicates import comparable
 from train.selection.options import SelectionOptions
 from train.selection.provenance import Provenance
@@ -62,6 +63,8 @@ class RowSelector:
         if not best_first:
             return self._nothing("no answer that is whole")
         best, least = best_first[0], self.options.minimum_score
+        if least is None and is_marked(best.score) and best.score.score < RIGHT:
+            return self._nothing("no answer that its verifier calls right")
         if least is not None and best.score.score < least:
             return self._nothing("best score under --minimum-score")
         answered = [*dialog["messages"], best.sample.message]

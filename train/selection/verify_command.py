@@ -22,6 +22,7 @@ def verify(
     output: tyro.conf.Positional[Path],
     *,
     questions: Path,
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
     """Marks the answers of a batch job, 1 for right and 0 for wrong or something between.
@@ -35,9 +36,10 @@ def verify(
       answers: JSONL, as `llama-jax batch` wrote it.
       output: a line a sample: {"custom_id", "sample", "score", "model", "answer_sha256"}.
       questions: the rows that were answered.
+      overwrite: replace an output that is there, once the new one is whole.
       quiet: print the result only.
     """
-    check_outputs([output], [answers, questions])
+    check_outputs([output], [answers, questions], overwrite=overwrite)
     if (origin := read_origin(answers)) is not None:
         origin.check_input(questions, answers)
     size = answers.stat().st_size if answers.is_file() else 0

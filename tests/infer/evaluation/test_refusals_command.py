@@ -69,7 +69,7 @@ def test_refusals_are_counted_on_both_sides(run, tmp_path, capsys):
     assert "25.00% +- 25.00%" in out
 
 
-def test_the_guards_verdicts_count_beside_them(run, tmp_path):
+def test_the_guards_verdicts_count_beside_them(run, tmp_path, capsys):
     rows = tmp_path / "judge.jsonl"
     assert not run("--guard-rows", rows)
     judged = read(rows)
@@ -87,6 +87,10 @@ def test_the_guards_verdicts_count_beside_them(run, tmp_path):
         tmp_path / "rates.json",
     ]  # fmt: skip
     assert not run(*options)
+    # Of one question nobody knows the spread.
+    assert "    50.00% +-   n/a of     1  S14" in capsys.readouterr().out
+    assert run(*options) == 2 and "rates.json: exists" in capsys.readouterr().err
+    options.append("--overwrite")
     rates = json.loads((tmp_path / "rates.json").read_text())
     assert rates["harmful"]["metrics"]["unsafe"]["mean"] == 0.25
     assert rates["harmless"]["metrics"]["unsafe"]["mean"] == 0

@@ -59,12 +59,13 @@ class SelectJob:
         self.scores = write(folder / "scores.jsonl", SCORES)
         self.sft, self.pairs = folder / "sft.jsonl", folder / "pairs.jsonl"
 
-    def run(self, *options, model=("--model", "tiny")):
+    def run(self, *options, model=("--model", "tiny"), overwrite=True):
         with pytest.raises(SystemExit) as stop:
             main(
                 ["select", str(self.answers), "--questions", str(self.questions), "--scores",
                  str(self.scores), "--licence", "CC0", "--sft", str(self.sft), "--preferences",
-                 str(self.pairs), "--minimum-gap", "1", *model, *options]
+                 str(self.pairs), "--minimum-gap", "1", *model, *options,
+                 *(["--overwrite"] if overwrite else [])]
             )  # fmt: skip
         return stop.value.code
 
@@ -146,6 +147,50 @@ def test_a_minimum_score_leaves_questions_out(job):
     assert list(by_id(read(job.sft))) == ["a", "tool", "tie"]
 
 
+def mark(job, model):
+    """One question with a wrong answer and a right one, one with wrong answers alone."""
+    marks = {"model": model}
+    write(job.questions, [question("a"), question("b")])
+    write(job.answers, [answer("a", "no", "yes"), answer("b", "no", "neither")])
+    write(job.scores, [*scores("a", 0, 1, **marks), *scores("b", 0, 0.0, **marks)])
+
+
+@pytest.mark.parametrize("model", ["exact", "reasoning-gym chain_sum"])
+def test_what_a_verifier_calls_wrong_is_never_learnt(job, capsys, model):
+    mark(job, model)
+    assert not job.run()
+    assert list(by_id(read(job.sft))) == list(by_id(read(job.pairs))) == ["a"]
+    assert "left out 1: no answer that its verifier calls right" in capsys.readouterr().out
+    assert not job.run("--minimum-score", "0")  # unless that is said
+    assert list(by_id(read(job.sft))) == ["a", "b"]
+
+
+def test_marks_of_somebody_else_need_a_minimum_score(job, capsys):
+    mark(job, "a colleague")
+    assert job.run() == 2
+    assert "all scores are 0 or 1" in capsys.readouterr().err and not job.sft.exists()
+    assert not job.run("--minimum-score", "1")
+    assert list(by_id(read(job.sft))) == ["a"]
+
+
+def test_what_could_not_be_scored_is_in_no_row(job, capsys):
+    rows = [dict(row) for row in SCORES]
+    del rows[1]["score"]
+    rows[1]["error"] = "messages: 9000 tokens with the answer, and the model reads 512"
+    write(job.scores, rows)
+    assert not job.run()
+    # The second answer to `a` was the best; the fourth, which says the same, has a score.
+    assert by_id(read(job.sft))["a"]["provenance"]["sample"] == 3
+    assert "left out 1: could not be scored" in capsys.readouterr().out
+
+
+def test_an_output_that_is_there_is_not_replaced_unasked(job, capsys):
+    job.pairs.write_text("before")
+    assert job.run(overwrite=False) == 2
+    assert f"{job.pairs}: exists; name another file" in capsys.readouterr().err
+    assert job.pairs.read_text() == "before" and not job.sft.exists()
+
+
 def test_quotas_keep_any_row_as_likely_as_another(job):
     count = 40
     write(job.questions, [question(f"q{i}", metadata={"category": "c"}) for i in range(count)])
@@ -215,6 +260,7 @@ def with_score(place, **fields):
         (with_score(0, score=float("nan")), "line 1: score: must be a finite number, not nan"),
         (with_score(0, score=float("inf")), "score: must be a finite number"),
         (with_score(0, score="3"), "score: must be a finite number, not '3'"),
+        (with_score(0, error="x"), "line 1: error: stands beside a score"),
         (with_score(0, score=True), "score: must be a finite number, not True"),
         (with_score(0, sample=-1), "sample: must be a whole number from 0"),
         (with_score(1, reward=1), "line 2: reward: unknown field; known: custom_id, sample"),
@@ -325,7 +371,7 @@ def test_an_old_output_is_replaced_only_by_a_whole_one(job, monkeypatch):
 
         select(
             job.answers, questions=job.questions, scores=job.scores, licence="CC0", sft=job.sft,
-            model="tiny", quiet=True,
+            model="tiny", overwrite=True, quiet=True,
         )  # fmt: skip
     assert job.sft.read_text() == "before"
     assert not [path for path in job.folder.iterdir() if path.name.startswith(".")]

@@ -15,12 +15,12 @@ def exact(custom_id, expected, **fields):
     return question(custom_id, metadata={"verifier": "exact", "answer": expected, **fields})
 
 
-def run(folder, questions, answers):
+def run(folder, questions, answers, *options):
     write(folder / "questions.jsonl", questions)
     write(folder / "answers.jsonl", answers)
     paths = [str(folder / name) for name in ("answers.jsonl", "scores.jsonl", "questions.jsonl")]
     with pytest.raises(SystemExit) as stop:
-        main(["verify", paths[0], paths[1], "--questions", paths[2]])
+        main(["verify", paths[0], paths[1], "--questions", paths[2], *options])
     return stop.value.code
 
 
@@ -76,6 +76,7 @@ def test_its_scores_are_what_select_takes(tmp_path):
         (None, "metadata.verifier: missing"),
         ({"verifier": "oracle"}, "'oracle' is unknown; use exact or reasoning-gym"),
         ({"verifier": "exact", "answer": 3}, "metadata.answer: must be str, not 3"),
+        ({"verifier": "exact", "answer": " \n"}, "metadata.answer: is empty"),
         (
             {"verifier": "exact", "answer": "3", "anwser": "3"},
             "metadata.anwser: unknown field; known: verifier, answer",
@@ -92,6 +93,16 @@ def test_questions_that_cannot_be_verified_are_refused(tmp_path, capsys, metadat
     err = capsys.readouterr().err
     assert "questions.jsonl: line 1: " in err and message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "questions.jsonl"]
+
+
+def test_an_output_that_is_there_is_replaced_only_by_request(tmp_path, capsys):
+    rows = [exact("a", "1")], [answer("a", "1")]
+    (tmp_path / "scores.jsonl").write_text("before")
+    assert run(tmp_path, *rows) == 2
+    assert "scores.jsonl: exists; name another file, or" in capsys.readouterr().err
+    assert (tmp_path / "scores.jsonl").read_text() == "before"
+    assert not run(tmp_path, *rows, "--overwrite")
+    assert read(tmp_path / "scores.jsonl")[0]["score"] == 1
 
 
 def test_answers_of_another_job_are_refused(tmp_path, capsys):
