@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 CHECK = (sys.executable, "-m", "llama_jax.kernels.parity")
+WHY = "python -m llama_jax.kernels.parity"
 
 
 def check_kernels(
@@ -18,7 +19,7 @@ def check_kernels(
     To be called before JAX has taken the device: a TPU belongs to one process at a time.
 
     Args:
-      say: is given a line for each kernel.
+      say: is given a line for each kernel, and one for all that the device does not take.
       seconds: limit of each process, which has to start and to compile.
       command: that lists kernels, and with a name runs one (`parity.py`).
     """
@@ -32,9 +33,8 @@ def check_kernels(
             verdict, right = _verdict(_run([*command, name], seconds))
             say(f"kernel            {name}: {verdict}")
             all_right &= right
-    for name, reason in found.items():
-        if reason is not None:
-            say(f"not run           {name}: {reason}")
+    if elsewhere := [name for name, reason in found.items() if reason is not None]:
+        say(f"elsewhere         {', '.join(elsewhere)} (why says {WHY})")
     return all_right
 
 

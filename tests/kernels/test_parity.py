@@ -10,12 +10,13 @@ from llama_jax.__main__ import main
 from llama_jax.kernels import parity
 from llama_jax.kernels.parity_processes import check_kernels
 
-# Lists three kernels and one that is refused, then does what each is named for.
+# Lists four kernels and two that are refused, then does what each is named for.
 CHILD = """
 import json, sys, time
 if len(sys.argv) == 1:
     print("noise")
-    print(json.dumps({"right": None, "wrong": None, "nan": None, "dies": None, "absent": "no GPU"}))
+    print(json.dumps({"right": None, "wrong": None, "nan": None, "dies": None, "absent": "no GPU",
+                      "away": "no TPU"}))
 elif sys.argv[1] == "hangs":
     time.sleep(60)
 elif sys.argv[1] == "dies":
@@ -31,12 +32,12 @@ def test_each_kernel_has_its_verdict(tmp_path):
     lines = []
     command = (sys.executable, str(tmp_path / "child.py"))
     assert not check_kernels(lines.append, seconds=60, command=command)
-    right, wrong, nan, dies, absent = lines
+    right, wrong, nan, dies, elsewhere = lines
     assert "right: 1.0e-05" in right and right.endswith("ok")
     assert "wrong: 5.0e-01" in wrong and "WRONG" in wrong
     assert "WRONG" in nan
     assert "code 1: killed by the kernel" in dies
-    assert absent.startswith("not run") and absent.endswith("absent: no GPU")
+    assert elsewhere.startswith("elsewhere         absent, away (why says python -m ")
 
 
 def test_a_kernel_that_hangs_does_not_hang_the_doctor(tmp_path):
@@ -53,6 +54,9 @@ def test_chunked_is_right_on_a_cpu_and_kernels_of_other_devices_are_named():
     assert 0 < result["error"] <= result["tolerance"]
     for name in ("attention mosaic_gpu", "paged attention ragged_tpu", "weight_only_gpu int4"):
         assert isinstance(found[name], str)
+    # A library of GPUs does not run here, and what no device does is not listed.
+    assert isinstance(found["fp8_tensorwise by cublas"], str)
+    assert "int8 by mosaic_gpu" not in found and callable(found["int8 by xla"])
 
 
 def test_a_difference_is_seen():
