@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,8 @@ from llama_jax.errors import InputError
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments, **options):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+def run(*arguments, columns=80, **options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "COLUMNS": str(columns)}
     return subprocess.run(
         [sys.executable, "-m", "llama_jax", *map(str, arguments)],
         env=environment,
@@ -88,6 +89,17 @@ def test_command_help_shows_the_example():
     assert result.returncode == 0
     assert "Example: llama-jax convert" in result.stdout
     assert "--dtype" in result.stdout
+    # What its arguments are called, and no line that is broken where the docstring is.
+    assert "[OPTIONS] SOURCE DESTINATION\n" in result.stdout
+    assert "by default each keeps" in " ".join(re.sub("[│╭╮╰╯─]", "", result.stdout).split())
+
+
+def test_command_help_fits_the_terminal():
+    result = run("select", "--help", columns=60)
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 60 and "\n\n\n" not in result.stdout
+    is_example = [line.startswith(" Example: llama-jax select ") for line in lines]
+    assert len(lines[is_example.index(True)]) > 45  # and is filled
 
 
 def test_half_a_command_shows_its_other_halves():
@@ -128,6 +140,11 @@ MISTAKES = {
     "misspelt number": (
         ["batch", "a", "b", "c", "--max-new-token", "3"],
         "error: unknown option --max-new-token; did you mean --max-new-tokens?\n",
+    ),
+    "unknown options": (
+        ["convert", "x", "y", "--to", "hf", "--dtyp", "z", "--quit", "--xyz"],
+        "error: unknown options --dtyp (did you mean --dtype?), --quit (did you mean --quiet?), "
+        "--xyz\n",
     ),
     "no such source": (["convert", "nowhere", "y", "--to", "hf"], "nowhere: no such file"),
     "no such path": (["inspect", "nowhere"], "nowhere: no such file or folder"),
