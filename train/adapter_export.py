@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from llama_jax.checkpoints.asset_files import write_assets
 from llama_jax.checkpoints.peft_adapter import MODULES, write_adapter
-from llama_jax.checkpoints.training_layout import FINAL_WEIGHTS_FOLDER
+from llama_jax.checkpoints.training_layout import FINAL_WEIGHTS_FOLDER, TOKENIZER_FOLDER
 from llama_jax.model import Params
 from sharding.placement import replicated
 from train.config import RunConfig
@@ -16,6 +17,7 @@ from train.export import run_command
 from train.job import Job
 from train.lora import DOWN, TARGETS, UP
 from train.process_zero import on_process_zero
+from train.run_tokenizer import tokenizer_assets
 
 ADAPTER_FOLDER = "adapter"
 
@@ -46,6 +48,8 @@ def _write(run: RunConfig, folder: Path, params: Params) -> None:
     weights = folder / FINAL_WEIGHTS_FOLDER
     arguments = [run.initial_weights, str(place), str(weights)]
     run_command("merge", *arguments, "--to", "orbax", "--overwrite", "--quiet", writes=weights)
+    # The base's own may know no chat, nor where its turns end.
+    write_assets(weights, tokenizer_assets(folder / TOKENIZER_FOLDER))
 
 
 def _matrices(run: RunConfig, params: Params) -> dict[str, tuple[np.ndarray, np.ndarray]]:

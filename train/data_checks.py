@@ -3,21 +3,20 @@ touched: that the last stage's rows have another length is better known now than
 
 from pathlib import Path
 
-from llama_jax.chat import chat_format_for, chat_format_hash
 from llama_jax.errors import InputError
 from llama_jax.tokenizers import load_tokenizer
-from llama_jax.tokenizers.interface import Tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
 from sharding.mesh import MeshShape
 from train.config import RunConfig
-from train.data.manifest import PREPARE_COMMANDS, ExamplesInfo, Manifest, read_manifest
+from train.data.manifest import PREPARE_COMMANDS, Manifest, read_manifest
 from train.losses.loss import Loss
+from train.run_chat_format import run_chat_format
 
 
 def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
     """Raises `InputError` that names the field whose file or folder is missing, or whose data has
-    other rows, another tokenizer, chat format or a larger vocabulary than the run, or rows that
-    `mesh`, which is `run.mesh` for the devices at hand, cannot split.
+    other rows, another tokenizer, another chat template or a larger vocabulary than the run, or
+    rows that `mesh`, which is `run.mesh` for the devices at hand, cannot split.
 
     Args:
       begins: the run has no checkpoint yet, and so will read its initial weights; later, only a
@@ -34,11 +33,11 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
     for i, stage in enumerate(run.stages):
         if stage.reference is not None and not Path(stage.reference).exists():
             raise InputError(f"stages[{i}].reference: {stage.reference}: no such file or folder")
-    tokenizer = load_tokenizer(run.tokenizer)
+    sha256 = tokenizer_hash(load_tokenizer(run.tokenizer))
     for i, stage in enumerate(run.stages):
         for j, source in enumerate(stage.mixture):
             field = f"stages[{i}].mixture[{j}].path"
-            manifest = _manifest(run, source.path, tokenizer, field)
+            manifest = _manifest(run, source.path, sha256, field)
             _check_kind(manifest, source.path, stage.loss, field)
             if manifest.row_length != stage.row_length:
                 raise InputError(
@@ -48,7 +47,7 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
                 )
     for i, held_out in enumerate(run.evaluations):
         field = f"evaluations[{i}]"
-        manifest = _manifest(run, held_out.path, tokenizer, f"{field}.path")
+        manifest = _manifest(run, held_out.path, sha256, f"{field}.path")
         for stage in run.stages:
             loss = held_out.loss or stage.loss
             _check_kind(manifest, held_out.path, loss, f"{field}.path")
@@ -68,6 +67,7 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
                 f"{field}.num_rows: {held_out.num_rows} is over the {manifest.num_rows} rows of "
                 f"{held_out.path}"
             )
+    run_chat_format(run)
 
 
 def _check_kind(manifest: Manifest, path: str, loss: Loss, field: str) -> None:
@@ -80,12 +80,12 @@ def _check_kind(manifest: Manifest, path: str, loss: Loss, field: str) -> None:
         )
 
 
-def _manifest(run: RunConfig, path: str, tokenizer: Tokenizer, field: str) -> Manifest:
+def _manifest(run: RunConfig, path: str, sha256: str, field: str) -> Manifest:
     try:
         manifest = read_manifest(path)
     except InputError as error:
         raise InputError(f"{field}: {error}") from error
-    if manifest.tokenizer_sha256 != tokenizer_hash(tokenizer):
+    if manifest.tokenizer_sha256 != sha256:
         raise InputError(
             f"{field}: {path} was prepared with another tokenizer than {run.tokenizer}; name the "
             "one it was prepared with, or prepare it again"
@@ -95,24 +95,4 @@ def _manifest(run: RunConfig, path: str, tokenizer: Tokenizer, field: str) -> Ma
             f"model.vocab_size: {run.model.vocab_size} is less than the {manifest.vocab_size} ids "
             f"of {run.tokenizer}"
         )
-    if manifest.examples is not None:
-        _check_chat_format(run, path, tokenizer, manifest.examples, field)
     return manifest
-
-
-def _check_chat_format(
-    run: RunConfig, path: str, tokenizer: Tokenizer, examples: ExamplesInfo, field: str
-) -> None:
-    """The run's checkpoints carry the chat template of its tokenizer, by which the model will be
-    asked: the data must have taught that one."""
-    folder = Path(run.tokenizer)
-    folder = folder if folder.is_dir() else folder.parent
-    try:
-        chat_format = chat_format_for(folder, tokenizer, name=examples.chat_format)
-    except InputError as error:
-        raise InputError(f"{field}: {path} has dialogs, and the run's tokenizer {error}") from None
-    if chat_format_hash(chat_format) != examples.chat_format_sha256:
-        raise InputError(
-            f"{field}: {path} was prepared with another chat template than {run.tokenizer} has; "
-            "name the tokenizer it was prepared with, or prepare it again"
-        )

@@ -16,6 +16,7 @@ from llama_jax.checkpoints.training_layout import (
     FINAL_WEIGHTS_FOLDER,
     PARAMS,
     STEP_DIGITS,
+    TOKENIZER_FOLDER,
 )
 from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
@@ -29,15 +30,13 @@ from train.run_tokenizer import copy_tokenizer
 _GATHERING_FOLDER = f"{FINAL_WEIGHTS_FOLDER}.sharded"
 
 
-def export_weights(
-    run_folder: str | Path, model_config: ModelConfig, params: Params, tokenizer_path: str | Path
-) -> Path:
-    """Writes `run_folder/weights` and returns it; weights that are there are replaced when the new
-    ones are whole. All processes call it, and return when it is done.
+def export_weights(run_folder: str | Path, model_config: ModelConfig, params: Params) -> Path:
+    """Writes `run_folder/weights`, with the tokenizer that the run keeps, and returns it; weights
+    that are there are replaced when the new ones are whole. All processes call it, and return when
+    it is done.
 
     Args:
       params: layers stacked, in the dtypes to be written; of several processes, global arrays.
-      tokenizer_path: a folder or file that `load_tokenizer` knows.
 
     Raises `OSError` or `InputError` naming the folder, for a full disk say.
     """
@@ -47,7 +46,7 @@ def export_weights(
     checkpointer = Checkpointer(gathering, CheckpointConfig(every_steps=1, keep=1))
     checkpointer.save({PARAMS: params}, Progress(), model_config)
     checkpointer.close()
-    copy_tokenizer(gathering, tokenizer_path)
+    copy_tokenizer(gathering, run_folder / TOKENIZER_FOLDER)
     destination = run_folder / FINAL_WEIGHTS_FOLDER
 
     def gather() -> None:

@@ -29,6 +29,7 @@ from train.process_zero import on_process_zero
 from train.profiler import Profiler
 from train.progress import Progress
 from train.resume_checks import latest_progress
+from train.run_chat_format import run_chat_format
 from train.run_past import devices_before, devices_text, note_finished
 from train.run_tokenizer import copy_tokenizer
 from train.stage_end import end_stage
@@ -55,7 +56,7 @@ def train(run: RunConfig, *, quiet: bool = False, changes: Sequence[str] = ()) -
     folder = Path(run.output)
 
     # Checkpoints and metrics
-    copy_tokenizer(folder, run.tokenizer)
+    copy_tokenizer(folder, run.tokenizer, run_chat_format(run))
     checkpointer = Checkpointer(folder, run.checkpoint)
     log = MetricsLog(folder, quiet=quiet, resume_step=checkpointer.latest_step())
     profiler = Profiler(folder, run.profile)
@@ -91,7 +92,7 @@ def train(run: RunConfig, *, quiet: bool = False, changes: Sequence[str] = ()) -
             export_adapter(job, state.params)
         else:
             model = stage_model(run, len(run.stages) - 1)
-            export_weights(folder, model, state.params, run.tokenizer)
+            export_weights(folder, model, state.params)
         on_process_zero(lambda: note_finished(run, progress.step))
         log.write(progress.step, "event", {"done": f"weights in {folder / 'weights'}"})
 

@@ -4,7 +4,6 @@ with a byte for a token, and a run of each stage."""
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from configs.shakespeare import write_byte_tokenizer
@@ -58,8 +57,8 @@ def preferences(letters: str) -> list[dict]:
     ]
 
 
-def write_data(folder: Path, kinds: Sequence[str] = ("dialogs", "pairs", "groups")) -> None:
-    """Tokenizer, lines and rows of `kinds`, and of each some held out."""
+def write_data(folder: Path) -> None:
+    """Tokenizer, lines and rows of dialogs, pairs and groups, and of each some held out."""
     write_tokenizer(folder / "tokenizer")
     for part, letters in (("train", LETTERS * 4), ("held_out", LETTERS[::3])):
         compared = preferences(letters)
@@ -67,9 +66,7 @@ def write_data(folder: Path, kinds: Sequence[str] = ("dialogs", "pairs", "groups
             {"messages": [*line["messages"], {"role": "assistant", "content": line["edited"]}]}
             for line in compared
         ]
-        all_lines = {"dialogs": dialogs, "pairs": compared, "groups": compared}
-        for kind in kinds:
-            lines = all_lines[kind]
+        for kind, lines in {"dialogs": dialogs, "pairs": compared, "groups": compared}.items():
             path = folder / f"{kind}_{part}.jsonl"
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
             settings = ExampleSettings(

@@ -20,6 +20,7 @@ from train.config import CheckpointConfig
 from train.export import export_weights
 from train.preemption import Preemption
 from train.progress import Progress
+from train.run_tokenizer import copy_tokenizer
 
 
 def abstract_state(num_values: int = 64):
@@ -75,7 +76,8 @@ def save(run, *, step, num_values=64):
 
 def export(run, *, step, tokenizer):
     state = make_state(abstract_state(), step)
-    export_weights(run, TINY, state["params"], tokenizer)
+    copy_tokenizer(run, tokenizer)
+    export_weights(run, TINY, state["params"])
 
 
 def restore(run, *, step):

@@ -103,7 +103,7 @@ def test_two_processes_save_and_one_goes_on_and_the_other_way_round(start, tmp_p
     expected = job["make_state"](job["abstract_state"](), 1)["params"]
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert (run / "weights" / "tokenizer.model").read_bytes() == b"ranks"
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "weights"]
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "tokenizer", "weights"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

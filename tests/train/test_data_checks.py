@@ -1,8 +1,6 @@
 """All the data of a run is there and fits, or the field that names it is named."""
 
 import dataclasses
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,6 @@ from sharding.mesh import MeshShape
 from train.config import Source
 from train.data.shard_writer import write_rows
 from train.data_checks import check_data
-
-from .chat_runs import sft, write_data
 
 MESH = MeshShape(fsdp=1)
 
@@ -115,34 +111,6 @@ def test_what_is_missing_or_does_not_fit_is_named(run, mistake):
     with pytest.raises(InputError) as error:
         check_data(change(run), MESH, begins=True)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def chat_run(tmp_path_factory):
-    """A run of SFT whose data is there."""
-    folder = tmp_path_factory.mktemp("chat")
-    write_data(folder, kinds=("dialogs",))
-    return sft(folder)
-
-
-def test_data_of_another_chat_template_is_refused(chat_run, tmp_path):
-    check_data(chat_run, MESH, begins=True)
-    path = Path(chat_run.tokenizer)
-    for name in ("other", "none"):
-        shutil.copytree(path, tmp_path / name)
-    template = tmp_path / "other" / "chat_template.jinja"
-    template.write_text(template.read_text().replace("You are", "You were"))
-    (tmp_path / "none" / "chat_template.jinja").unlink()
-    data = chat_run.stages[0].mixture[0].path
-    for name, message in (
-        ("other", f"{data} was prepared with another chat template than {tmp_path / 'other'} has"),
-        ("none", f"{data} has dialogs, and the run's tokenizer {tmp_path / 'none'}: has no chat "),
-    ):
-        run = dataclasses.replace(chat_run, tokenizer=str(tmp_path / name))
-        with pytest.raises(InputError) as error:
-            check_data(run, MESH, begins=True)
-        assert str(error.value).startswith(f"stages[0].mixture[0].path: {message}")
-        assert "\n" not in str(error.value)
 
 
 def test_held_out_rows_that_the_mesh_cannot_split_are_named(run):
