@@ -29,11 +29,12 @@ def compile_step(run: RunConfig, stage: int, mesh: Mesh, batch_step: BatchStep) 
     state = abstract_state(run.model, optimizer, mesh, dtype=dtype)
     frozen = {}
     if config.loss.reference == "in_memory":
-        weights = abstract_state(run.model, optimizer, mesh, dtype=jnp.dtype(run.compute_dtype))
+        compared = config.reference_model or run.model
+        weights = abstract_state(compared, optimizer, mesh, dtype=jnp.dtype(run.compute_dtype))
         frozen["reference"] = weights.params
     with on_mesh(mesh):
         step = make_train_step(
-            make_network(run, stage_model(run, stage), mesh),
+            make_network(run, stage_model(run, stage), mesh, config.reference_model),
             run.optimizer,
             lambda step: config.learning_rate.rate(step, first_step=0, num_steps=1),
             loss=config.loss,
@@ -51,7 +52,7 @@ def _abstract_batch(config: StageConfig, mesh: Mesh, batch_step: BatchStep) -> B
         name: jax.ShapeDtypeStruct(
             (parts, batch_step.rows // parts, *row.shape),
             row.dtype,
-            sharding=of_tokens if row.shape == (config.row_length,) else of_rows,
+            sharding=of_tokens if row.shape[:1] == (config.row_length,) else of_rows,
         )
         for name, row in config.loss.row_arrays(config.row_length, SLOTS).items()
     }

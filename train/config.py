@@ -13,11 +13,12 @@ from sharding.mesh import MeshShape
 from train.lora import LoraConfig
 from train.losses.bradley_terry import BradleyTerry
 from train.losses.cross_entropy import CrossEntropy
+from train.losses.distillation import Distillation
 from train.losses.dpo import Dpo
 from train.schedules import LearningRate
 
 # The losses that a stage may have.
-StageLoss = CrossEntropy | Dpo | BradleyTerry
+StageLoss = CrossEntropy | Dpo | BradleyTerry | Distillation
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,9 @@ class StageConfig:
       batch: rows a step, by tokens seen in the stage; the first begins at 0.
       learning_rate: by step.
       loss: what is minimised; it must fit the kind of rows in the mixture.
-      reference: checkpoint of the reference policy, for a loss that has one; None is the run's
-        `initial_weights`.
+      reference: checkpoint of the model that the loss compares with, if it has one: a reference
+        policy, or a teacher; None is the run's `initial_weights`.
+      reference_model: what that model is, if it is a teacher; None is the run's `model`.
       rope_theta: replaces that of the model from here on; None keeps it.
       rope_scaling: replaces that of the model from here on; None keeps it.
       gate: what must hold at its end.
@@ -132,6 +134,7 @@ class StageConfig:
     learning_rate: LearningRate
     loss: StageLoss = CrossEntropy()
     reference: str | None = None
+    reference_model: ModelConfig | None = None
     rope_theta: float | None = None
     rope_scaling: RopeScaling | None = None
     gate: Gate | None = None

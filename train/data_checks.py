@@ -35,6 +35,9 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
             raise InputError(f"stages[{i}].reference: {stage.reference}: no such file or folder")
     sha256 = tokenizer_hash(load_tokenizer(run.tokenizer))
     for i, stage in enumerate(run.stages):
+        if stage.loss.has_teacher and stage.reference is not None:
+            _check_teacher(run, stage.reference, sha256, f"stages[{i}].reference")
+    for i, stage in enumerate(run.stages):
         for j, source in enumerate(stage.mixture):
             field = f"stages[{i}].mixture[{j}].path"
             manifest = _manifest(run, source.path, sha256, field)
@@ -68,6 +71,19 @@ def check_data(run: RunConfig, mesh: MeshShape, *, begins: bool) -> None:
                 f"{held_out.path}"
             )
     run_chat_format(run)
+
+
+def _check_teacher(run: RunConfig, path: str, sha256: str, field: str) -> None:
+    """Raises `InputError` if the teacher at `path` has another tokenizer, or none."""
+    try:
+        same = tokenizer_hash(load_tokenizer(path)) == sha256
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+    if not same:
+        raise InputError(
+            f"{field}: the teacher {path} has another tokenizer than {run.tokenizer}, so its ids "
+            "are other words; give a teacher with the same tokenizer"
+        )
 
 
 def _check_kind(manifest: Manifest, path: str, loss: Loss, field: str) -> None:

@@ -44,15 +44,20 @@ def initial_params(run: RunConfig, mesh: Mesh) -> Params:
     return {**params, "reward_head": _new_reward_head(run, mesh)}
 
 
-def reference_params(path: str, model: ModelConfig, mesh: Mesh, *, dtype: str) -> Params:
+def reference_params(
+    path: str, model: ModelConfig, mesh: Mesh, *, dtype: str, is_teacher: bool
+) -> Params:
     """The policy at `path` on `mesh`, which must be of `model`, with float weights as `dtype`.
+
+    Args:
+      is_teacher: it is run as its own checkpoint says, and not with the RoPE of a stage.
 
     Raises `InputError` if it is not, or is quantised.
     """
     source = open_source(path)
     refuse_reward_model(source.config, path)
     refuse_quantized(source, "its log-probabilities would be those of another policy")
-    _check_model(source, model)
+    _check_model(source, model, ("context_length",) if is_teacher else _MAY_DIFFER)
     return _load(source, mesh, dtype)
 
 
@@ -84,10 +89,12 @@ def _load(source: TensorSource, mesh: Mesh, dtype: str) -> Params:
     return load_params(source, dtype=dtype, shardings=param_shardings(source.config, mesh))
 
 
-def _check_model(source: TensorSource, model: ModelConfig) -> None:
+def _check_model(
+    source: TensorSource, model: ModelConfig, may_differ: tuple[str, ...] = _MAY_DIFFER
+) -> None:
     for field in dataclasses.fields(ModelConfig):
         there, here = getattr(source.config, field.name), getattr(model, field.name)
-        if there != here and field.name not in _MAY_DIFFER:
+        if there != here and field.name not in may_differ:
             raise InputError(
                 f"{source.path}: its model has {field.name} {there}, the run's has {here}; "
                 "give the weights of the same model"

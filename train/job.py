@@ -16,7 +16,7 @@ from llama_jax.model import Operators, Params
 from llama_jax.quantization.training_matmul import UNQUANTIZED, training_matmul
 from llama_jax.tokenizers.interface import Tokenizer
 from llama_jax.tokenizers.tokenizer_hash import tokenizer_hash
-from sharding.sharded_log_probs import sharded_token_log_probs
+from sharding.sharded_log_probs import sharded_log_probs
 from sharding.sharded_operators import shard_operators
 from train.checkpointing import Checkpointer
 from train.config import RunConfig
@@ -24,7 +24,6 @@ from train.evaluation import evaluate
 from train.initial_weights import base_in_memory
 from train.lora import abstract_adapters
 from train.losses.loss import Frozen
-from train.losses.token_log_probs import token_log_probs
 from train.metrics_log import MetricsLog
 from train.network import Network
 from train.optimizer import make_optimizer
@@ -68,30 +67,33 @@ class Job:
 
     def network(self, stage: int) -> Network:
         """The model of stage `stage`, ready for the mesh; of -1, as it was before the first."""
-        return make_network(self.run, stage_model(self.run, stage), self.mesh)
+        teacher = self.run.stages[stage].reference_model if stage >= 0 else None
+        return make_network(self.run, stage_model(self.run, stage), self.mesh, teacher)
 
     def frozen(self, stage: int) -> Frozen:
         """The arrays that the loss of stage `stage` reads and no step changes."""
         run, frozen = self.run, {}
+        teacher = run.stages[stage].reference_model
         if run.lora is not None:
             frozen["base"] = base_in_memory(run, self.mesh)
         if run.stages[stage].loss.reference == "in_memory":
             path = reference_path(run, stage)
             frozen["reference"] = (
                 frozen["base"]
-                if run.lora is not None and path == run.initial_weights
-                else reference_in_memory(path, run.model, self.mesh, run.compute_dtype)
+                if run.lora is not None and path == run.initial_weights and not teacher
+                else reference_in_memory(run, stage, self.mesh)
             )
         return frozen
 
     def reference_sha256(self, stage: int) -> str | None:
-        """Of the reference policy whose log-probabilities are stored beside the data of stage
+        """Of the reference model whose log-probabilities are stored beside the data of stage
         `stage`; None if its loss reads none."""
-        run = self.run
-        if run.stages[stage].loss.reference != "stored":
+        run, config = self.run, self.run.stages[stage]
+        if config.loss.reference != "stored":
             return None
-        path, model = reference_path(run, stage), stage_model(run, stage)
-        return reference_sha256(path, model, run.compute_dtype, run.matmul)
+        path, model = reference_path(run, stage), config.reference_model or stage_model(run, stage)
+        key = config.loss.reference_key
+        return reference_sha256(path, model, run.compute_dtype, run.matmul, key)
 
     def evaluate(self, network: Network, params: Params, stage: int) -> dict[str, float]:
         """The loss of each held-out set: its own, or that of stage `stage`."""
@@ -116,8 +118,11 @@ class Job:
 
 
 @functools.lru_cache
-def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
-    """The model `config` on `mesh`, in the precision and with the remat policy of `run`.
+def make_network(
+    run: RunConfig, config: ModelConfig, mesh: Mesh, teacher: ModelConfig | None = None
+) -> Network:
+    """The model `config` on `mesh`, in the precision and with the remat policy of `run`, and the
+    `teacher` that its loss compares with, if it has one.
 
     The same arguments give the same object, which jitted functions know again.
     """
@@ -125,10 +130,13 @@ def make_network(run: RunConfig, config: ModelConfig, mesh: Mesh) -> Network:
     return Network(
         config=config,
         operators=shard_operators(operators, mesh),
-        token_log_probs=sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=run.vocab_chunk),
+        sharded_log_probs=functools.partial(
+            sharded_log_probs, mesh=mesh, vocab_chunk=run.vocab_chunk
+        ),
         dtype=jnp.dtype(run.compute_dtype),
         remat=run.remat,
         lora=run.lora,
+        teacher=teacher,
     )
 
 

@@ -1,12 +1,13 @@
-"""What a stage's reference policy says of its pairs, computed before the first step and stored
-beside the data: so no second model lies beside the one that is trained.
+"""What a stage's reference policy or teacher says of its rows, computed before the first step and
+stored beside the data: so no second model lies beside the one that is trained.
 
 It is computed once for a model and a data set, in blocks that are kept: a run that was killed goes
-on with the missing ones, and another run with the same policy finds all of them
+on with the missing ones, and another run with the same model finds all of them
 (`train/data/reference_log_probs.py`).
 """
 
 import functools
+import math
 import time
 from pathlib import Path
 
@@ -19,19 +20,20 @@ from sharding.placement import batch_sharding, replicated
 from train.config import BatchStep
 from train.data.batch_schedule import BatchSchedule
 from train.data.loader import Batch, Loader
+from train.data.manifest import read_manifest
 from train.data.packed_rows import PackedRows
 from train.data.reference_log_probs_writer import ReferenceLogProbsWriter, RowBlock
 from train.data.row_range import RowRange
-from train.initial_weights import reference_params
 from train.job import Job
-from train.losses.answer_pairs import answer_log_probs
+from train.losses.loss import ReferenceLoss
 from train.network import Network
 from train.process_zero import on_process_zero
-from train.reference_policy import reference_path
+from train.reference_policy import load_reference, reference_path
 from train.terminal import clock_text
 
-# Rows that are computed and kept together.
+# Rows that are computed and kept together: so many, or as many powers of two as have so many bytes.
 BLOCK_ROWS = 512
+BLOCK_BYTES = 1 << 29
 
 
 def store_reference(job: Job, stage: int) -> None:
@@ -44,33 +46,38 @@ def store_reference(job: Job, stage: int) -> None:
     if sha256 is None:
         return
     config = job.run.stages[stage]
-    batch = config.batch[0]
+    loss, batch = config.loss, config.batch[0]
     rows_at_once = {source.path: batch.rows // batch.micro_batches for source in config.mixture}
     for held_out in job.run.evaluations:
-        if (held_out.loss or config.loss).reference == "stored":
+        if (held_out.loss or loss).reference == "stored":
             rows_at_once[held_out.path] = held_out.batch_rows
     params: Params | None = None
     for path, num_rows in rows_at_once.items():
         # Process 0 makes the folder, and all then find the same blocks missing.
-        on_process_zero(lambda path=path: _writer(path, sha256))
-        writer = _writer(path, sha256)
+        on_process_zero(lambda path=path: _writer(path, loss, sha256))
+        writer = _writer(path, loss, sha256)
         if writer.is_finished:
             continue
         if params is None:
             name = reference_path(job.run, stage)
             job.log.say(f"reference log-probabilities by {name}")
-            model, dtype = job.run.model, job.run.compute_dtype
-            params = reference_params(name, model, job.mesh, dtype=dtype)
-        _fill(job, job.network(stage), params, writer, path, num_rows)
+            params = load_reference(job.run, stage, job.mesh)
+        _fill(job, stage, params, writer, path, num_rows)
 
 
-def _writer(path: str | Path, sha256: str) -> ReferenceLogProbsWriter:
-    return ReferenceLogProbsWriter(path, model_sha256=sha256, block_rows=BLOCK_ROWS)
+def _writer(path: str | Path, loss: ReferenceLoss, sha256: str) -> ReferenceLogProbsWriter:
+    manifest = read_manifest(path)
+    arrays = loss.reference_arrays(manifest.row_length, manifest.slots)
+    row_bytes = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays.values())
+    most = 1 << max(BLOCK_BYTES // row_bytes, 1).bit_length() - 1
+    return ReferenceLogProbsWriter(
+        path, model_sha256=sha256, arrays=arrays, block_rows=min(BLOCK_ROWS, most)
+    )
 
 
 def _fill(
     job: Job,
-    network: Network,
+    stage: int,
     params: Params,
     writer: ReferenceLogProbsWriter,
     path: str,
@@ -81,7 +88,7 @@ def _fill(
     began, done, missing = time.monotonic(), 0, list(writer.missing())
     total = sum(block.stop - block.first for block in missing)
     for block in missing:
-        values = _of_block(job, network, params, rows, block, num_rows)
+        values = _of_block(job, stage, params, rows, block, num_rows)
         on_process_zero(lambda block=block, values=values: writer.write(block, values))
         done += block.stop - block.first
         seconds = time.monotonic() - began
@@ -95,10 +102,11 @@ def _fill(
 
 
 def _of_block(
-    job: Job, network: Network, params: Params, rows: PackedRows, block: RowBlock, num_rows: int
-) -> np.ndarray:
-    """float32 `[stop - first, P, 2]` of the rows of a block."""
+    job: Job, stage: int, params: Params, rows: PackedRows, block: RowBlock, num_rows: int
+) -> dict[str, np.ndarray]:
+    """What is stored of the rows of a block, `[stop - first, ...]` each."""
     length = block.stop - block.first
+    loss, network = job.run.stages[stage].loss, job.network(stage)
     loader = Loader(
         RowRange(rows, block.first, block.stop),
         BatchSchedule((BatchStep(0, num_rows),), row_length=rows.manifest.row_length),
@@ -109,16 +117,17 @@ def _of_block(
     parts = []
     with loader:
         for batch in loader:
-            parts.append(_log_probs(params, batch, network, rows.manifest.slots, job.mesh))
-            jax.block_until_ready(parts[-2:-1])  # one batch ahead of the devices, not all
-    return np.concatenate(jax.device_get(parts))[:length]
+            parts.append(_ask(params, batch, network, loss, rows.manifest.slots, job.mesh))
+            parts[-2:-1] = jax.device_get(parts[-2:-1])  # one batch ahead of the devices, not all
+    parts[-1:] = jax.device_get(parts[-1:])
+    return {name: np.concatenate([part[name] for part in parts])[:length] for name in parts[0]}
 
 
-@functools.partial(jax.jit, static_argnames=("network", "num_pairs", "mesh"))
-def _log_probs(
-    params: Params, batch: Batch, network: Network, num_pairs: int, mesh: Mesh
-) -> jax.Array:
-    """float32 `[B, P, 2]`, on all devices alike: process 0 asks for all of it."""
+@functools.partial(jax.jit, static_argnames=("network", "loss", "slots", "mesh"))
+def _ask(
+    params: Params, batch: Batch, network: Network, loss: ReferenceLoss, slots: int, mesh: Mesh
+) -> dict[str, jax.Array]:
+    """Of the rows of a batch, `[B, ...]`, on all devices alike: process 0 asks for all of it."""
     rows = {name: values[0] for name, values in batch.items()}  # the one micro-batch
-    values = answer_log_probs(params, rows, num_pairs, network=network)
+    values = loss.ask_reference(params, rows, slots, network=network)
     return jax.lax.with_sharding_constraint(values, replicated(mesh))

@@ -7,6 +7,7 @@ worth a page of checks. Each message names the field as the command line does, b
 
 import jax.numpy as jnp
 
+from llama_jax.config import ModelConfig
 from llama_jax.kernels.select import check_attention_names
 from llama_jax.model import REMAT_POLICIES
 from llama_jax.quantization.training_matmul import UNQUANTIZED, check_matmul
@@ -25,6 +26,7 @@ def check_run(run: RunConfig, num_devices: int) -> MeshShape:
     """
     mesh = run.mesh.resolve(num_devices)
     _check_mesh(run, mesh)
+    _check_division(run.model, mesh, "model")
     _check_names(run)
     require(bool(run.stages), "stages", "must have at least one")
     names = [stage.name for stage in run.stages]
@@ -53,13 +55,15 @@ def check_kernels(run: RunConfig) -> None:
 
 
 def _check_mesh(run: RunConfig, mesh: MeshShape) -> None:
-    model = run.model
     for axis in ("stage", "context"):
         size = getattr(mesh, axis)
         require(size == 1, f"mesh.{axis}", f"must be 1, not {size}: not supported in training yet")
+
+
+def _check_division(model: ModelConfig, mesh: MeshShape, place: str) -> None:
     for name in ("num_heads", "num_kv_heads", "feed_forward_dim", "vocab_size"):
-        divides(mesh.tensor, getattr(model, name), "mesh.tensor", f"model.{name}")
-    divides(mesh.fsdp, model.model_dim, "mesh.fsdp", "model.model_dim")
+        divides(mesh.tensor, getattr(model, name), "mesh.tensor", f"{place}.{name}")
+    divides(mesh.fsdp, model.model_dim, "mesh.fsdp", f"{place}.model_dim")
 
 
 def _check_names(run: RunConfig) -> None:
@@ -121,6 +125,8 @@ def _check_stage(run: RunConfig, stage: StageConfig, mesh: MeshShape, place: str
         )
     _check_rate(stage, place)
     check_loss(run, stage, place)
+    if stage.reference_model is not None:
+        _check_division(stage.reference_model, mesh, f"{place}.reference_model")
     _check_gate(run, stage, place)
     num_steps = BatchSchedule(stage.batch, row_length=stage.row_length).steps_for(stage.num_tokens)
     require(

@@ -10,7 +10,7 @@ from llama_jax.kernels.attention.mask import causal_mask
 from llama_jax.model import REFERENCE
 from sharding.divisibility import check_divides
 from sharding.mesh import MeshShape, make_mesh
-from sharding.sharded_log_probs import sharded_token_log_probs
+from sharding.sharded_log_probs import sharded_log_probs
 from sharding.sharded_operators import shard_operators
 from train.losses.token_log_probs import token_log_probs
 
@@ -41,7 +41,7 @@ def test_log_probs_of_arrays_that_do_not_divide(sizes, message):
     sizes = {"B": 4, "T": 6, "D": 4, "V": 8} | sizes
     B, T, D, V = sizes.values()
     arrays = jnp.zeros((B, T, D)), jnp.zeros((V, D)), jnp.zeros((B, T), jnp.int32)
-    operator = sharded_token_log_probs(token_log_probs, MESH, vocab_chunk=8)
+    operator = sharded_log_probs(token_log_probs, MESH, vocab_chunk=8)
     with pytest.raises(InputError, match=message):
         jax.eval_shape(operator, *arrays)
 

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sharding.mesh import MeshShape, make_mesh
-from sharding.sharded_log_probs import sharded_token_log_probs
+from sharding.sharded_log_probs import sharded_log_probs
 from train.losses.token_log_probs import token_log_probs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -48,7 +48,7 @@ def draw(dtype=np.float32):
 
 def run_on(mesh):
     """A compiled function, and its arguments laid on `mesh` as a training step has them."""
-    operator = sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=CHUNK)
+    operator = sharded_log_probs(token_log_probs, mesh, vocab_chunk=CHUNK)
 
     def run(hidden, head, targets, outer):
         outputs, pull_back = jax.vjp(lambda *x: operator(*x, targets), hidden, head)
@@ -87,7 +87,7 @@ def test_equals_the_oracle_on_any_mesh(shape):
 
 def test_gradients_of_micro_batches_add_up_inside_a_scan():
     mesh = make_mesh(MeshShape(data=2, fsdp=2, tensor=2))
-    operator = sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=CHUNK)
+    operator = sharded_log_probs(token_log_probs, mesh, vocab_chunk=CHUNK)
     hidden, head, targets, outer = draw()
 
     @jax.jit

@@ -13,14 +13,13 @@ from llama_jax.errors import InputError
 from llama_jax.model import REFERENCE, forward, init_params, logits
 from sharding.mesh import MeshShape, make_mesh
 from sharding.placement import on_mesh, param_shardings
-from sharding.sharded_log_probs import sharded_token_log_probs
+from sharding.sharded_log_probs import sharded_log_probs
 from sharding.sharded_operators import shard_operators
 from train.config import EvaluationSet
 from train.data.packed_rows import PackedRows
 from train.data.shard_writer import write_rows
 from train.evaluation import evaluate
 from train.losses.cross_entropy import CrossEntropy
-from train.losses.token_log_probs import token_log_probs
 from train.network import Network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -55,7 +54,7 @@ def measure(params, sets, shape, num_devices):
     network = Network(
         config=MODEL,
         operators=shard_operators(REFERENCE, mesh),
-        token_log_probs=sharded_token_log_probs(token_log_probs, mesh, vocab_chunk=64),
+        sharded_log_probs=functools.partial(sharded_log_probs, mesh=mesh, vocab_chunk=64),
         dtype=jnp.float32,
         remat="none",
     )
@@ -124,7 +123,7 @@ def test_a_set_that_cannot_be_is_refused(params, folders, monkeypatch, held_out,
 def test_rows_longer_than_the_context_are_refused(params, folders):
     mesh = make_mesh(MeshShape(), jax.devices()[:1])
     short = dataclasses.replace(MODEL, context_length=16)
-    network = Network(short, REFERENCE, token_log_probs, jnp.float32, "none")
+    network = Network(short, REFERENCE, None, jnp.float32, "none")
     sets = (EvaluationSet("long", str(folders / "long"), 1, 1),)
     with pytest.raises(InputError, match="rows of 32 tokens are longer than the model's context_l"):
         measure_on(network, params, sets, mesh)
@@ -132,7 +131,7 @@ def test_rows_longer_than_the_context_are_refused(params, folders):
 
 def test_another_tokenizer_is_refused(params, folders):
     mesh = make_mesh(MeshShape(), jax.devices()[:1])
-    network = Network(MODEL, REFERENCE, token_log_probs, jnp.float32, "none")
+    network = Network(MODEL, REFERENCE, None, jnp.float32, "none")
     sets = (EvaluationSet("short", str(folders / "short"), 1, 1),)
     with pytest.raises(InputError, match="was prepared with the tokenizer aaaaaaaaaaaa"):
         measure_on(network, params, sets, mesh, tokenizer_sha256="b" * 64)

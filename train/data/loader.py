@@ -64,7 +64,7 @@ class Loader(Iterator[Batch]):
     """The batches of steps `first_step` to `first_step + num_steps - 1` of a stage, in order.
 
     A batch has the arrays of its rows, stacked to `[A, B, ...]`. What a row has of each token,
-    `[T]`, is split as `sharding` says; of the rest, each device has its own rows whole.
+    `[T, ...]`, is split as `sharding` says; of the rest, each device has its own rows whole.
 
     `close()` it, or use it in a `with`, to stop the threads before the last batch.
     """
@@ -117,7 +117,7 @@ class Loader(Iterator[Batch]):
 
     def _place(self, host_rows: _HostRows, values: np.ndarray) -> jax.Array:
         shape = (len(values), host_rows.num_rows, *values.shape[2:])
-        is_of_tokens = shape[2:] == (self._mixture.row_length,)
+        is_of_tokens = shape[2:3] == (self._mixture.row_length,)
         sharding = self._sharding if is_of_tokens else rows_sharding(self._sharding)
         return jax.make_array_from_callback(shape, sharding, _Slices(host_rows.rows, values))
 

@@ -26,8 +26,8 @@ PREPARE_COMMANDS = {
 
 @dataclass(frozen=True)
 class Shard:
-    """One ArrayRecord file: its name in the folder, how many rows it has, its size; of examples
-    also its SHA-256, by which what is computed of its rows knows them."""
+    """One ArrayRecord file: its name in the folder, how many rows it has, its size and its
+    SHA-256, by which what is computed of its rows knows them; None if another release wrote it."""
 
     name: str
     num_rows: int
@@ -127,7 +127,12 @@ class Manifest:
         return 0 if self.examples is None else self.examples.slots
 
     def data_hash(self) -> str:
-        """SHA-256 of the rows of examples, wherever they lie: equal if all arrays are."""
+        """SHA-256 of the rows, wherever they lie: equal if all arrays are.
+
+        Raises `ValueError`, saying what to do, for a corpus that an earlier release prepared.
+        """
+        if any(shard.sha256 is None for shard in self.shards):
+            raise ValueError("its manifest has no hashes of the shards; prepare it again")
         same = [self.kind, self.row_length, self.vocab_size, self.slots]
         same += [[shard.num_rows, shard.sha256] for shard in self.shards]
         return hashlib.sha256(json.dumps(same).encode()).hexdigest()

@@ -22,6 +22,7 @@ from train.config import Source
 from train.data.examples.example_row import ExampleRow
 from train.data.manifest import RowKind
 from train.data.packed_rows import PackedRows
+from train.data.reference_log_probs import ReferencedRow
 from train.data.row import Row
 
 _MAX_PERIOD = 100_000
@@ -55,8 +56,7 @@ class Mixture:
           seed: of the order within each source; 0 <= seed < 2**32.
           tokenizer_sha256: the tokenizer they must have been prepared with; None takes any, so long
             as it is the same for all.
-          reference_sha256: of the model whose log-probabilities rows of pairs are to have; None for
-            none.
+          reference_sha256: of the model whose log-probabilities rows are to have; None for none.
 
         Raises `InputError` if they were not, if weights or names cannot be, if they are not of one
         kind, or if a source has over 2**32 rows.
@@ -99,7 +99,7 @@ class Mixture:
             for rows, source_seed in zip(self.sources.values(), seeds, strict=True)
         ]
 
-    def __getitem__(self, index: int) -> Row | ExampleRow:
+    def __getitem__(self, index: int) -> Row | ExampleRow | ReferencedRow:
         """Row `index` of the sequence."""
         source, number = self._place_of(index)
         return self._shuffled[source][number]

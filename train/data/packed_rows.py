@@ -11,11 +11,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llama_jax.errors import InputError
 from train.data.examples.example_record import decode_example
-from train.data.examples.example_row import ExampleRow, PairRow, example_row
+from train.data.examples.example_row import ExampleRow, example_row
 from train.data.manifest import PREPARE_COMMANDS, Shard, read_manifest
-from train.data.reference_log_probs import ReferenceLogProbs
+from train.data.reference_log_probs import ReferencedRow, ReferenceLogProbs
 from train.data.row import Row, decode_row
 
 _MAX_OPEN_SHARDS = 256
@@ -43,7 +45,7 @@ class PackedRows:
         """Args:
           path: folder that a command of `llama-jax data` wrote.
           row_length, tokenizer_sha256: what the data must have been prepared with; None takes any.
-          reference_sha256: of the model whose log-probabilities rows of pairs are to have
+          reference_sha256: of the model whose log-probabilities the rows are to have
             (reference_log_probs.py); None for none.
 
         Raises `InputError` if it was not, if a shard is missing or has another size, or if there
@@ -82,7 +84,7 @@ class PackedRows:
     def __len__(self) -> int:
         return self.manifest.num_rows
 
-    def __getitem__(self, index: int) -> Row | ExampleRow:
+    def __getitem__(self, index: int) -> Row | ExampleRow | ReferencedRow:
         """Row `index`. Raises `InputError`, naming shard and row, if its record is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -96,10 +98,16 @@ class PackedRows:
                 f"{self.path / shard.name}: row {row} is damaged ({error}); copy the shard again, "
                 "or prepare the data again"
             ) from error
-        if self._reference is not None and isinstance(decoded, PairRow):
-            values = self._reference.of_row(index, slots=self.slots)
-            return decoded._replace(reference_log_probs=values)
-        return decoded
+        if self._reference is None:
+            return decoded
+        values = self._reference.of_row(index)
+        if self.manifest.slots:  # what is said of each pair, 0 of none
+            more = self.slots - self.manifest.slots
+            values = {
+                name: np.pad(array, [(0, more), *[(0, 0)] * (array.ndim - 1)])
+                for name, array in values.items()
+            }
+        return ReferencedRow(decoded, values)
 
     def _decoded(self, record: bytes) -> Row | ExampleRow:
         manifest = self.manifest

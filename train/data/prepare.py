@@ -28,7 +28,7 @@ from train.data.manifest import (
 from train.data.packing import count_rows, pack
 from train.data.prepare_progress import prepare_progress
 from train.data.row import token_dtype
-from train.data.shard_writer import shard_name, write_shard
+from train.data.shard_writer import describe_shard, shard_name, write_shard
 from train.data.staging import Staging, discard_leftover
 from train.data.token_stream import TokenStream
 from train.data.tokenized_unit import TokenizeSettings, UnitTokenizer, add_counts, finished_unit
@@ -194,7 +194,7 @@ class _ShardPacker:
         start = first_row * self.row_length
         stop = min(stop_row * self.row_length + 1, len(self._stream))
         if path.is_file():
-            shard = Shard(path.name, stop_row - first_row, path.stat().st_size)
+            shard = describe_shard(path, stop_row - first_row)
         else:
             rows = pack(self._stream.documents(start, stop), row_length=self.row_length)
             shard = write_shard(path, rows, vocab_size=self.vocab_size)

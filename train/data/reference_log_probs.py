@@ -1,8 +1,13 @@
-"""What a reference policy says of pairs: computed once, stored beside the data, read with its rows.
+"""What a reference model says of rows: computed once, stored beside the data, read with its rows.
 
-    NAME/                                              prepared pairs
-    NAME.reference_log_probs/MODEL/log_probs.float32   [rows, P, 2], little-endian
-                                   reference.json      whose pairs, which model; written last
+    NAME/                                              prepared rows
+    NAME.reference_log_probs/MODEL/values.bin          a record for each row, little-endian
+                                   reference.json      whose rows, which model, which arrays a
+                                                       record has; written last
+
+Of a reference policy of pairs a record is a number for each answer; of a teacher it is the most
+probable words of each token and their log-probabilities. Which it is, the loss says
+(`train/losses/loss.py`), and this is the same for all.
 
 MODEL is the beginning of the model's hash, so several models can have theirs beside one data set.
 Both hashes are in reference.json: of data that was prepared anew, or of another model, nothing is
@@ -10,122 +15,173 @@ taken. `reference_log_probs_writer.py` writes them, in blocks, and goes on after
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
-from train.data.manifest import Manifest, read_manifest
+from train.data.manifest import read_manifest
 
-VALUES_FILE = "log_probs.float32"
+VALUES_FILE = "values.bin"
 DESCRIPTION_FILE = "reference.json"
-VALUE = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
 class ReferenceDescription:
     """Attributes:
-    data_sha256: `Manifest.data_hash` of the pairs.
-    model_sha256: of the reference model, as whoever computes with it hashes it.
-    num_rows, slots: of the data; the values are float32 [num_rows, slots, 2], chosen and rejected.
+    data_sha256: `Manifest.data_hash` of the rows.
+    model_sha256: of the reference model and of what else the values depend on, as whoever
+      computes them hashes it.
+    num_rows: of the data.
+    arrays: name -> dtype and shape of what a record has.
     """
 
     data_sha256: str
     model_sha256: str
     num_rows: int
-    slots: int
+    arrays: dict[str, list[Any]]
+
+    @property
+    def record(self) -> np.dtype:
+        """Of what is stored of one row. Raises `TypeError` or `ValueError` if there is none."""
+        return np.dtype([(name, *array) for name, array in self.arrays.items()])
+
+
+class ReferencedRow(NamedTuple):
+    """A row, and what a reference model says of it.
+
+    Attributes:
+      row: as it was prepared.
+      values: name -> array.
+    """
+
+    row: Any
+    values: Mapping[str, np.ndarray]
+
+    @property
+    def tokens(self) -> np.ndarray:
+        return self.row.tokens
+
+    @property
+    def segment_ids(self) -> np.ndarray:
+        return self.row.segment_ids
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those of both."""
+        return {**self.row.arrays(), **self.values}
 
 
 def reference_folder(data: str | Path, model_sha256: str) -> Path:
-    """Where the log-probabilities of a model of the pairs in `data` lie."""
+    """Where what a model says of the rows in `data` lies."""
     data = Path(data)
     return data.parent / f"{data.name}.reference_log_probs" / model_sha256[:16]
 
 
-def describe_reference(data: str | Path, *, model_sha256: str) -> ReferenceDescription:
-    """What log-probabilities of a model of the pairs in `data` must be.
+def describe_reference(
+    data: str | Path, *, model_sha256: str, arrays: Mapping[str, Any]
+) -> ReferenceDescription:
+    """What is to be stored of a model and the rows in `data`.
 
-    Raises `InputError` if `data` is no prepared pairs.
+    Args:
+      arrays: name -> what has the dtype and the shape of a row's array.
+
+    Raises `InputError` if `data` is no prepared folder.
     """
     manifest = read_manifest(data)
-    _check_is_pairs(manifest, data)
-    return ReferenceDescription(
-        manifest.data_hash(), model_sha256, manifest.num_rows, manifest.slots
-    )
+    listed = {
+        name: [np.dtype(array.dtype).newbyteorder("<").str, list(array.shape)]
+        for name, array in arrays.items()
+    }
+    return ReferenceDescription(_data_hash(data), model_sha256, manifest.num_rows, listed)
 
 
 class ReferenceLogProbs:
-    """The log-probabilities of a model of all pairs of a prepared folder, mapped into memory."""
+    """What a model says of all rows of a prepared folder, mapped into memory."""
 
     def __init__(self, data: str | Path, *, model_sha256: str) -> None:
         """Args:
-          data: the folder of the pairs.
+          data: the folder of the rows.
           model_sha256: of the reference model.
 
-        Raises `InputError` if there are none, if they are of other data or of another model, or if
+        Raises `InputError` if there is nothing, if it is of other data or of another model, or if
         the file has another size.
         """
-        wanted = describe_reference(data, model_sha256=model_sha256)
         folder = reference_folder(data, model_sha256)
         path = folder / DESCRIPTION_FILE
         if not path.is_file():
             raise InputError(f"{data}: {_what_there_is(folder)}; compute them")
-        check_description(path, wanted)
+        found = read_description(path)
+        num_rows = read_manifest(data).num_rows
+        same = ReferenceDescription(_data_hash(data), model_sha256, num_rows, found.arrays)
+        check_description(path, found, same)
         values = folder / VALUES_FILE
-        num_bytes = wanted.num_rows * wanted.slots * 2 * VALUE.itemsize
+        num_bytes = found.num_rows * found.record.itemsize
         if not values.is_file() or values.stat().st_size != num_bytes:
             raise InputError(
                 f"{values}: must have {num_bytes} bytes; copy it again, or compute the reference "
                 "log-probabilities again"
             )
-        shape = (wanted.num_rows, wanted.slots, 2)
-        self._values = np.memmap(values, VALUE, mode="r", shape=shape)
+        self._values = np.memmap(values, found.record, mode="r", shape=(found.num_rows,))
 
     def __len__(self) -> int:
         """Rows."""
         return len(self._values)
 
-    def of_row(self, index: int, *, slots: int) -> np.ndarray:
-        """Float32 [slots, 2] of row `index`, chosen and rejected; 0 where there is no pair."""
-        values = np.zeros((slots, 2), np.float32)
-        values[: self._values.shape[1]] = self._values[index]
-        return values
+    def of_row(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays of row `index`."""
+        record = self._values[index]
+        return {name: np.array(record[name]) for name in record.dtype.names}
 
 
-def check_description(path: Path, wanted: ReferenceDescription) -> None:
-    """Raises `InputError`, saying which, if the description at `path` is of other data or of
-    another model than `wanted`."""
+def read_description(path: Path) -> ReferenceDescription:
+    """Raises `InputError` if the description at `path` is damaged."""
     fields = read_json(path)
     try:
         found = ReferenceDescription(**fields)
-    except TypeError as error:
+        sound = not found.record.hasobject and found.num_rows > 0
+    except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); remove its folder") from error
+    if not sound:
+        raise InputError(f"{path}: damaged (its numbers contradict); remove its folder")
+    return found
+
+
+def check_description(
+    path: Path, found: ReferenceDescription, wanted: ReferenceDescription
+) -> None:
+    """Raises `InputError`, saying which, if the description `found` at `path` is of other data or
+    of another model than `wanted`."""
     if found.data_sha256 != wanted.data_sha256:
         raise InputError(
-            f"{path}: is of other pairs ({str(found.data_sha256)[:12]}..., and the data beside it "
+            f"{path}: is of other rows ({str(found.data_sha256)[:12]}..., and the data beside it "
             f"is {wanted.data_sha256[:12]}...), which were prepared anew since; remove its folder "
             "and compute the reference log-probabilities again"
         )
     if found != wanted:
         differing = [
-            f"{name} {str(value)[:12]}, not {str(getattr(wanted, name))[:12]}"
+            f"{name} {_short(value)}, not {_short(getattr(wanted, name))}"
             for name, value in dataclasses.asdict(found).items()
             if value != getattr(wanted, name)
         ]
         raise InputError(f"{path}: has {', '.join(differing)}; remove its folder")
 
 
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else str(value)
+
+
+def _data_hash(data: str | Path) -> str:
+    try:
+        return read_manifest(data).data_hash()
+    except ValueError as error:
+        raise InputError(f"{data}: {error}") from error
+
+
 def _what_there_is(folder: Path) -> str:
     others = sorted(path.parent.name for path in folder.parent.glob(f"*/{DESCRIPTION_FILE}"))
     have = f"only of {', '.join(others)}" if others else "of no model"
     return f"has no reference log-probabilities of the model {folder.name}..., {have}"
-
-
-def _check_is_pairs(manifest: Manifest, data: str | Path) -> None:
-    if manifest.kind != "pairs":
-        raise InputError(
-            f"{data}: has rows of {manifest.kind}, and only pairs have reference "
-            "log-probabilities; prepare it with: llama-jax data preferences --for dpo"
-        )

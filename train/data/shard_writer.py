@@ -1,5 +1,6 @@
 """Writing rows: one shard, and a whole small data set from tokens that are there already."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -59,7 +60,14 @@ def write_records(path: Path, records: Iterable[bytes]) -> Shard:
             "command again: it goes on with what is finished"
         ) from error
     publish(temporary, path)
-    return Shard(path.name, num_rows, path.stat().st_size)
+    return describe_shard(path, num_rows)
+
+
+def describe_shard(path: Path, num_rows: int) -> Shard:
+    """The finished shard at `path`, which is read for its hash."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(path.name, num_rows, path.stat().st_size, sha256)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

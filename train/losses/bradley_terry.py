@@ -38,6 +38,7 @@ class BradleyTerry:
     held_out: ClassVar[tuple[str, ...]] = ("accuracy", "margin")
     row_kinds: ClassVar[tuple[str, ...]] = ("groups",)
     of_rewards: ClassVar[bool] = True
+    has_teacher: ClassVar[bool] = False
     reference: ClassVar[str] = "none"
 
     def check(self, place: str) -> None:

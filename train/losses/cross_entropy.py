@@ -31,6 +31,7 @@ class CrossEntropy:
     held_out: ClassVar[tuple[str, ...]] = ()
     row_kinds: ClassVar[tuple[str, ...]] = ("text", "dialogs")
     of_rewards: ClassVar[bool] = False
+    has_teacher: ClassVar[bool] = False
     reference: ClassVar[str] = "none"
 
     def check(self, place: str) -> None:

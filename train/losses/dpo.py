@@ -73,6 +73,7 @@ class Dpo:
     held_out: ClassVar[tuple[str, ...]] = ("accuracy", "margin")
     row_kinds: ClassVar[tuple[str, ...]] = ("pairs",)
     of_rewards: ClassVar[bool] = False
+    has_teacher: ClassVar[bool] = False
 
     def check(self, place: str) -> None:
         """Raises `InputError` for a number or a name that cannot be."""
@@ -92,9 +93,23 @@ class Dpo:
     def row_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`[T]` each, and `[P, 2]`."""
         arrays = token_arrays(row_length, "loss_mask", "nll_mask")
-        if self.reference == "stored":
-            arrays["reference_log_probs"] = jax.ShapeDtypeStruct((slots, 2), jnp.float32)
-        return arrays
+        stored = self.reference == "stored"
+        return arrays | self.reference_arrays(row_length, slots) if stored else arrays
+
+    @property
+    def reference_key(self) -> tuple[str | float, ...]:
+        """The data says which targets count."""
+        return ("answers",)
+
+    def reference_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """`reference_log_probs` `[P, 2]`, of chosen and rejected; 0 where there is no pair."""
+        return {"reference_log_probs": jax.ShapeDtypeStruct((slots, 2), jnp.float32)}
+
+    def ask_reference(
+        self, params: Params, batch: Batch, slots: int, *, network: Network
+    ) -> dict[str, jax.Array]:
+        """`[B, P, 2]`."""
+        return {"reference_log_probs": answer_log_probs(params, batch, slots, network=network)}
 
     def count(self, batch: Batch) -> jax.Array:
         """Number of pairs."""

@@ -53,7 +53,9 @@ class Loss(Protocol):
       held_out: metrics that are shown of held-out rows beside `loss`.
       row_kinds: of data that it can read (`Manifest.kind`).
       of_rewards: whether it trains a reward model, and not a policy.
-      reference: where a reference policy's log-probabilities come from: `stored` beside the data,
+      has_teacher: whether the model that it compares with may be another one than what is trained,
+        of the same tokenizer.
+      reference: where that model's log-probabilities come from: `stored` beside the data,
         `in_memory` from `frozen["reference"]`, or `none`.
     """
 
@@ -61,6 +63,7 @@ class Loss(Protocol):
     held_out: ClassVar[tuple[str, ...]]
     row_kinds: ClassVar[tuple[str, ...]]
     of_rewards: ClassVar[bool]
+    has_teacher: ClassVar[bool]
 
     @property
     def reference(self) -> str: ...
@@ -84,4 +87,23 @@ class Loss(Protocol):
 
     def sums(self, params: Params, frozen: Frozen, batch: Batch, *, network: Network) -> LossSums:
         """Sums of one micro-batch, `[B, ...]`."""
+        ...
+
+
+class ReferenceLoss(Loss, Protocol):
+    """A loss that can read what another model says from beside the data."""
+
+    @property
+    def reference_key(self) -> tuple[str | float, ...]:
+        """What that depends on besides the model and the data."""
+        ...
+
+    def reference_arrays(self, row_length: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What is stored of one row, by name; `row_arrays` has them too."""
+        ...
+
+    def ask_reference(
+        self, params: Params, batch: Batch, slots: int, *, network: Network
+    ) -> dict[str, jax.Array]:
+        """`reference_arrays` of one micro-batch, `[B, ...]`, by the reference model `params`."""
         ...

@@ -114,7 +114,7 @@ def place(batch, mesh):
     length = batch["tokens"].shape[1]
     return {
         name: jax.device_put(
-            values[None], sharding if values.shape[1:] == (length,) else rows_sharding(sharding)
+            values[None], sharding if values.shape[1:2] == (length,) else rows_sharding(sharding)
         )[0]
         for name, values in batch.items()
     }

@@ -17,6 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from train.losses.token_log_probs import token_log_probs
 
+from .jaxpr_shapes import shapes_in
+
 _path = Path(__file__).parents[2] / "oracles" / "token_log_probs.py"
 _spec = importlib.util.spec_from_file_location("token_log_probs_oracle", _path)
 oracle = importlib.util.module_from_spec(_spec)
@@ -181,15 +183,3 @@ def test_no_array_has_all_tokens_and_all_words():
     assert largest == V * D  # the head and its gradient; [M, V] is twice as much
     wide = [shape for shape in shapes_in(jax.make_jaxpr(forward)(*shapes_of_8b()).jaxpr)]
     assert max(math.prod(shape) for shape in wide if V not in shape) == M * 8016
-
-
-def shapes_in(jaxpr):
-    """Shapes of all that a jaxpr computes, loops and custom gradients included."""
-    for equation in jaxpr.eqns:
-        yield from (variable.aval.shape for variable in (*equation.invars, *equation.outvars))
-        for inner in jax.tree.leaves(
-            list(equation.params.values()),
-            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
-        ):
-            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                yield from shapes_in(getattr(inner, "jaxpr", inner))

@@ -154,7 +154,7 @@ def test_any_mesh_finds_what_all_logits_say(tokenizer):
         network = Network(
             config=MODEL,
             operators=shard_operators(REFERENCE, mesh),
-            token_log_probs=None,
+            sharded_log_probs=None,
             dtype=jnp.float32,
             remat="none",
         )

@@ -39,25 +39,19 @@ class PairRow(NamedTuple):
     Attributes:
       tokens, segment_ids: as of `Row`.
       loss_mask, nll_mask: bool [T + 1], of each token as a target.
-      reference_log_probs: float32 [P, 2] of chosen and rejected, summed over `loss_mask`, 0 where
-        there is no pair; None where the data has none.
     """
 
     tokens: np.ndarray
     segment_ids: np.ndarray
     loss_mask: np.ndarray
     nll_mask: np.ndarray
-    reference_log_probs: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """`tokens`, `targets`, `segment_ids` int32, `loss_mask` and `nll_mask` bool, each [T], and
-        `reference_log_probs` where the data has them."""
+        """`tokens`, `targets`, `segment_ids` int32, `loss_mask` and `nll_mask` bool, each [T]."""
         arrays = Row(self.tokens, self.segment_ids).arrays()
         within = arrays["loss_mask"]
-        arrays |= {"loss_mask": within & self.loss_mask[1:], "nll_mask": within & self.nll_mask[1:]}
-        if self.reference_log_probs is not None:
-            arrays["reference_log_probs"] = self.reference_log_probs
-        return arrays
+        masks = {"loss_mask": within & self.loss_mask[1:], "nll_mask": within & self.nll_mask[1:]}
+        return arrays | masks
 
 
 class GroupRow(NamedTuple):

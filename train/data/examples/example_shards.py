@@ -1,7 +1,6 @@
 """Shards of packed rows out of the finished units: a window of examples is a shard."""
 
 import bisect
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from train.data.examples.example_packing import Window, best_fit
 from train.data.examples.example_record import decode_example, encode_example
 from train.data.examples.example_unit import read_sizes
 from train.data.manifest import Shard
-from train.data.shard_writer import shard_name, write_records
+from train.data.shard_writer import describe_shard, shard_name, write_records
 from train.data.unit_files import unit_path
 from train.data.workers import Report
 
@@ -56,12 +55,11 @@ class ExamplePacker:
         sizes = np.concatenate([sizes for _, sizes in self._parts(window)])
         rows = best_fit(sizes[:, 0].tolist(), room=self.room)
         path = Path(self.data) / shard_name(number)
-        if not path.is_file():
-            write_records(path, self._records(window, rows))
+        if path.is_file():
+            shard = describe_shard(path, len(rows))
+        else:
+            shard = write_records(path, self._records(window, rows))
         report(int(sizes[:, 0].sum()) * SHOWN_TOKEN_BYTES, 0, int(sizes[:, 0].sum()))
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        shard = Shard(path.name, len(rows), path.stat().st_size, sha256)
         return PackedShard(shard, max(int(sizes[row, 1].sum()) for row in rows))
 
     def _records(self, window: Window, rows: Sequence[Sequence[int]]) -> Iterator[bytes]:
