@@ -15,5 +15,6 @@ RUNS: dict[str, str] = {
         "sft_8b",
         "reward_8b",
         "dpo_8b",
+        "distill_8b",
     )
 }

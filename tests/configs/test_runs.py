@@ -15,6 +15,7 @@ import train.config
 import train.schedules
 from configs import meshes
 from configs.anneal_405b import anneal_405b
+from configs.distill_8b import distill_8b
 from configs.dpo_8b import dpo_8b
 from configs.llama_405b import llama_405b
 from configs.long_context_405b import long_context_405b
@@ -47,6 +48,7 @@ DEVICES = {
     "sft_8b": (16,),
     "reward_8b": (16,),
     "dpo_8b": (16,),
+    "distill_8b": (16,),
 }
 
 
@@ -114,7 +116,9 @@ def test_the_pods_of_gpus_fit_too(run, shape, num_devices):
     check_run(dataclasses.replace(run, mesh=shape, evaluations=evaluations), num_devices)
 
 
-@pytest.mark.parametrize("run, rows", [(sft_8b, 64), (reward_8b, 64), (dpo_8b, 64)])
+@pytest.mark.parametrize(
+    "run, rows", [(sft_8b, 64), (reward_8b, 64), (dpo_8b, 64), (distill_8b, 64)]
+)
 def test_post_training_fits_64_gpus_with_the_options_of_its_docstring(run, rows):
     text, run = inspect.getdoc(run), run()
     assert "--stages.0.batch.0.micro-batches 1" in text
