@@ -48,16 +48,20 @@ def choice_rows(
       chat_format: of a model tuned for chat; None for plain text.
     """
     rows = []
+    turns = [Message("user", question.user)]
+    plain = question.plain
+    for example in reversed(question.examples):
+        turns = [Message("user", example.user), Message("assistant", example.reply), *turns]
+        plain = f"{example.plain} {example.choices[example.answer]}\n\n{plain}"
     for choice in question.choices:
         if chat_format is not None:
-            context = chat_format.encode_prompt([Message("user", question.user)])
+            context = chat_format.encode_prompt(turns)
             lead = text.tokenizer.encode(question.lead) if question.lead else []
-            written = f"{question.lead} {choice}" if question.lead else choice
-            whole = [*context, *text.tokenizer.encode(written)]
+            whole = [*context, *text.tokenizer.encode(question.said(choice))]
             context = [*context, *lead]
         else:
-            context = text.encode_plain(question.plain)
-            whole = text.encode_plain(f"{question.plain} {choice}")
+            context = text.encode_plain(plain)
+            whole = text.encode_plain(f"{plain} {choice}")
         num_tokens = len(whole) - len(context)
         if num_tokens < 1:
             raise InputError(f"choices: {choice!r} has no token of its own in this vocabulary")

@@ -23,6 +23,8 @@ def evaluate(
     output: Path,
     questions: int = 100,
     question_seed: int = 1 << 30,
+    few_shot: int | None = None,
+    examples: Path | None = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     format: Literal["auto", "chat", "raw"] = "auto",
@@ -35,9 +37,10 @@ def evaluate(
     Tasks are files that end in .jsonl, with {"question", "choices", "answer"} a line (the choice
     that is most likely counts, by the sum of its log-probabilities and by that a byte or a token)
     or with rows of a batch job that say in their metadata how they are verified;
-    reasoning-gym:NAME, questions that are generated; and mmlu-dev:LANGUAGE, 285 questions out of
-    the package lm-eval. The exit code is 1 if questions could not be asked: they count neither as
-    right nor as wrong.
+    reasoning-gym:NAME, questions that are generated; gsm8k:FILE and ifeval:FILE, files of GSM8K
+    and IFEval as they are published, with the prompts and checks of the package lm-eval; and
+    mmlu-dev:LANGUAGE, 285 questions out of that package. The exit code is 1 if questions could not
+    be asked: they count neither as right nor as wrong.
 
     Example: llama-jax evaluate llama-8b-instruct mmlu-dev:de questions.jsonl --output eval/8b
 
@@ -46,6 +49,9 @@ def evaluate(
       task: what is asked.
       output: a folder, for what is asked, answered and counted.
       questions: of a task whose questions are generated.
+      few_shot: so many other questions of its category stand before each question, with their
+        answers; by default eight of gsm8k, and none of the others.
+      examples: a file of questions to take those from; by default from the task itself.
       max_new_tokens: the longest answer to a question that does not say.
       question_seed: of questions that are generated: question i is drawn with this number plus i,
         so training data from seeds far below shares none.
@@ -67,7 +73,15 @@ def evaluate(
         raise InputError(f"--questions must be at least 1, not {questions}")
     if not task:
         raise InputError("give at least one task")
-    tasks = [read_task(name, num_questions=questions, seed=question_seed) for name in task]
+    if few_shot is not None and few_shot < 0:
+        raise InputError(f"--few-shot must be at least 0, not {few_shot}")
+    if examples is not None and not few_shot:
+        raise InputError("--examples: say how many stand before a question, with --few-shot")
+    settings = {
+        "num_questions": questions, "seed": question_seed, "few_shot": few_shot,
+        "examples": examples,
+    }  # fmt: skip
+    tasks = [read_task(name, **settings) for name in task]
     names = [one.name for one in tasks]
     if len(set(names)) < len(names):
         raise InputError(f"task {max(names, key=names.count)}: is given twice; give it once")
@@ -96,6 +110,8 @@ def evaluate(
         "options": {
             "questions": questions,
             "question_seed": question_seed,
+            "few_shot": few_shot,
+            "examples": None if examples is None else str(examples),
             "max_new_tokens": max_new_tokens,
             "seed": seed,
             "format": format,

@@ -42,6 +42,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     if isinstance(question, ChoiceQuestion):
         return choice_rows(question, text, chat_format)
+    if chat_format is None and question.plain is not None:
+        return [question.plain]
     if "messages" in question.body and chat_format is None:
         raise InputError(
             "messages: this is a base model, or --format is raw; evaluate one that is tuned for "

@@ -18,6 +18,7 @@ class ChoiceQuestion:
       plain: what a base model continues, up to the space before the choice.
       choices: texts, without a space before.
       answer: which of them is right, from 0.
+      examples: questions that are shown before it, with their answers.
     """
 
     name: str
@@ -27,6 +28,16 @@ class ChoiceQuestion:
     plain: str
     choices: tuple[str, ...]
     answer: int
+    examples: tuple["ChoiceQuestion", ...] = ()
+
+    @property
+    def reply(self) -> str:
+        """What a model tuned for chat says that answers rightly."""
+        return self.said(self.choices[self.answer])
+
+    def said(self, choice: str) -> str:
+        """`choice`, after what an answer begins with."""
+        return f"{self.lead} {choice}" if self.lead else choice
 
 
 @dataclass(frozen=True)
@@ -38,12 +49,14 @@ class OpenQuestion:
       category: for results by category, or None.
       body: fields of a plain row of a batch job: `messages` or `prompt`, sampling fields.
       verifier: marks the answers.
+      plain: what a base model is given in place of `body`; None is the same.
     """
 
     name: str
     category: str | None
     body: dict[str, Any]
     verifier: Verifier
+    plain: dict[str, Any] | None = None
 
 
 Question = ChoiceQuestion | OpenQuestion

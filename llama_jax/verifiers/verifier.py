@@ -4,10 +4,13 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Protocol
 
 from llama_jax.errors import InputError
 from llama_jax.verifiers.final_answer import final_answer
+from llama_jax.verifiers.final_number import final_number
+from llama_jax.verifiers.ifeval_question import IfevalQuestion, ifeval_question
 from llama_jax.verifiers.reasoning_gym_task import RIGHT, ReasoningGymTask
 
 # Metadata of a question that other commands read: `select`, and `refusals`.
@@ -40,6 +43,17 @@ class ExactAnswer:
 
 
 @dataclass(frozen=True)
+class NumberAnswer:
+    """Right is an answer whose last number is `answer`."""
+
+    answer: Decimal
+    name: ClassVar[str] = "number"
+
+    def __call__(self, text: str) -> float:
+        return RIGHT * (final_number(final_answer(text)) == self.answer)
+
+
+@dataclass(frozen=True)
 class ReasoningGymQuestion:
     """Marked by the task's own scorer."""
 
@@ -64,20 +78,32 @@ def verifier_of(metadata: Mapping[str, Any]) -> Verifier:
         if not fields["answer"].strip():
             raise InputError("metadata.answer: is empty; give the right answer")
         return ExactAnswer(fields["answer"])
+    if kind == "number":
+        _check_fields(fields, {"answer": str})
+        answer = final_number(fields["answer"])
+        if answer is None:
+            raise InputError(f"metadata.answer: {fields['answer']!r} is no number")
+        return NumberAnswer(answer)
     if kind == "reasoning-gym":
         _check_fields(fields, {"task": str, "seed": int, "size": int, "index": int, "config": dict})
         config = json.dumps(fields["config"], sort_keys=True)
         task = _task(fields["task"], fields["seed"], fields["size"], config)
         return ReasoningGymQuestion(task, fields["index"])
+    if kind == "ifeval":
+        _check_fields(fields, {"prompt": str, "instruction_id_list": list, "kwargs": list})
+        return ifeval_question(fields)
     if kind is None:
         raise InputError("metadata.verifier: missing; it says how answers are verified")
-    raise InputError(f"metadata.verifier: {kind!r} is unknown; use exact or reasoning-gym")
+    raise InputError(
+        f"metadata.verifier: {kind!r} is unknown; use exact, number, reasoning-gym or ifeval"
+    )
 
 
 def is_verifier(scorer: str | None) -> bool:
     """Whether this is the `name` of a verifier."""
+    names = (ExactAnswer.name, NumberAnswer.name, IfevalQuestion.name)
     return scorer is not None and (
-        scorer == ExactAnswer.name or scorer.startswith(ReasoningGymQuestion.prefix)
+        scorer in names or scorer.startswith(ReasoningGymQuestion.prefix)
     )
 
 

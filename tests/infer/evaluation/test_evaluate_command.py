@@ -171,12 +171,22 @@ def test_bad_questions_name_their_line(chat_checkpoint, tmp_path, capsys, row, m
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["mmlu"], "no task 'mmlu'; give a file that ends in .jsonl, reasoning-gym:NAME, or"),
+        (
+            ["mmlu"],
+            "no task 'mmlu'; give a file that ends in .jsonl, reasoning-gym:NAME, gsm8k:FILE, ifev",
+        ),
         (["mmlu-dev:xx"], "no such language; there are de, es"),
         (["reasoning-gym:chain_sun"], "did you mean chain_sum"),
         (["nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
         (["EMPTY"], "holds no question"),
         (["reasoning-gym:chain_sum", "--questions", "0"], "--questions must be at least 1"),
+        (
+            ["reasoning-gym:chain_sum", "--few-shot", "1"],
+            "only questions with choices can be shown",
+        ),
+        (["reasoning-gym:chain_sum", "--few-shot", "-1"], "--few-shot must be at least 0, not -1"),
+        (["EMPTY", "--examples", "x.jsonl"], "--examples: say how many stand before a question"),
+        (["gsm8k:x.jsonl", "--few-shot", "1", "--examples", "y.jsonl"], "has examples of its own"),
         (["reasoning-gym:chain_sum", "reasoning-gym:chain_sum"], "is given twice"),
         (["reasoning-gym:chain_sum", "--format", "raw"], "messages: this is a base model"),
     ],
