@@ -41,7 +41,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
             process.wait()
     stored = {
         path.relative_to(tmp_path): np.fromfile(path, np.float32)
-        for path in tmp_path.glob("*.reference_log_probs/*/log_probs.float32")
+        for path in tmp_path.glob("*.reference_log_probs/*/values.bin")
     }
     assert len(stored) == 2
     for path in stored:

@@ -57,15 +57,14 @@ def bucket_logits(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _bucket_logits(hidden, head, words, temperature, split):
     B, T, K = words.shape
-    ids = words.reshape(-1, K)
+    ids = words.reshape(-1, K).T
 
     def add(state, chunk):
         running_max, total, found = state
         logits = chunk.logits / temperature
-        at, is_here = _places(chunk, ids)
-        values = jnp.take_along_axis(logits, at, axis=1, mode="clip")
-        found = jnp.maximum(found, jnp.where(is_here, values, -jnp.inf))
-        rest = _without(logits, at)
+        is_word = _is_word(chunk, ids)
+        found = jnp.maximum(found, jnp.max(jnp.where(is_word, logits, -jnp.inf), axis=2))
+        rest = jnp.where(jnp.any(is_word, axis=0), -jnp.inf, logits)
         new_max = jnp.maximum(running_max, jnp.max(rest, axis=1))
         # A chunk may have no other words, and -inf less -inf is no number.
         base = jnp.maximum(new_max, EMPTY)
@@ -73,7 +72,7 @@ def _bucket_logits(hidden, head, words, temperature, split):
         total += jnp.sum(jnp.exp(rest - base[:, None]), axis=1)
         return base, total, found
 
-    nothing = jnp.full((B * T, K), -jnp.inf, jnp.float32)
+    nothing = jnp.full((K, B * T), -jnp.inf, jnp.float32)
     state = (jnp.full(B * T, EMPTY, jnp.float32), jnp.zeros(B * T, jnp.float32), nothing)
     model = (gather_tokens(hidden, split), head)
     largest, total, found = scan_chunks(add, state, (model,), split)
@@ -81,7 +80,7 @@ def _bucket_logits(hidden, head, words, temperature, split):
     if split.vocab_axis is not None:
         found = jax.lax.pmax(found, split.vocab_axis)
     rest = jnp.where(total > 0, largest + jnp.log(total), EMPTY)
-    return jnp.concatenate([found, rest[:, None]], axis=1).reshape(B, T, K + 1)
+    return jnp.concatenate([found, rest[None]]).T.reshape(B, T, K + 1)
 
 
 def _forward(hidden, head, words, temperature, split):
@@ -91,20 +90,18 @@ def _forward(hidden, head, words, temperature, split):
 
 def _backward(temperature, split, saved, gradient):
     hidden, head, words, rest = saved
-    ids, rest = words.reshape(-1, words.shape[-1]), rest.reshape(-1, 1)
+    ids, rest = words.reshape(-1, words.shape[-1]).T, rest.reshape(-1, 1)
     if split.vocab_axis is not None:
         gradient = jax.lax.psum(gradient, split.vocab_axis)
-    gradient = gradient.reshape(-1, words.shape[-1] + 1) / temperature
-    of_words, of_rest = gradient[:, :-1], gradient[:, -1:]
+    gradient = gradient.reshape(-1, words.shape[-1] + 1).T[:, :, None] / temperature
+    of_words, of_rest = gradient[:-1], gradient[-1]
 
     def of_logits(chunk):
-        at, is_here = _places(chunk, ids)
+        is_word = _is_word(chunk, ids)
         # The gradient of the rest's logit by those of its words is their softmax.
-        softmax = jnp.exp(_without(chunk.logits / temperature, at) - rest)
-        tokens = jnp.arange(len(ids))[:, None]
-        return (
-            (of_rest * softmax).at[tokens, at].add(jnp.where(is_here, of_words, 0.0), mode="drop")
-        )
+        logits = jnp.where(jnp.any(is_word, axis=0), -jnp.inf, chunk.logits / temperature)
+        of_found = jnp.sum(jnp.where(is_word, of_words, 0.0), axis=0)
+        return of_rest * jnp.exp(logits - rest) + of_found
 
     return *scan_gradients(of_logits, hidden, head, split), None
 
@@ -112,15 +109,10 @@ def _backward(temperature, split, saved, gradient):
 _bucket_logits.defvjp(_forward, _backward)
 
 
-def _places(chunk: Chunk, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where in the chunk each token's words are, int32 `[M, K]`, C for those of other chunks; and
-    whether they are there, and new."""
-    size = len(chunk.ids)
-    at = ids - chunk.ids[0]
-    at = jnp.where((at >= 0) & (at < size), at, size)
-    return at, jnp.take(chunk.is_new, at, mode="fill", fill_value=False)
+def _is_word(chunk: Chunk, ids: jax.Array) -> jax.Array:
+    """bool `[K, M, C]`, whether a word of the chunk is a token's k-th, and new.
 
-
-def _without(logits: jax.Array, at: jax.Array) -> jax.Array:
-    """`logits` `[M, C]`, -inf at the places `at`."""
-    return logits.at[jnp.arange(len(at))[:, None], at].set(-jnp.inf, mode="drop")
+    It is never written down, as a sum or a maximum consumes it. A gather and a scatter would look
+    at fewer numbers, and a TPU does those one after another.
+    """
+    return (ids[:, :, None] == chunk.ids) & chunk.is_new
