@@ -1,60 +1,79 @@
-"""Devices that are not here: what a compiler needs to know of a TPU topology or a Hopper GPU.
+"""Devices that are not here: what a compiler needs to know of a TPU topology or of NVIDIA GPUs.
 
 libtpu compiles for any TPU topology on a machine without a TPU, and jax-cuda13-plugin with `ptxas`
 for an NVIDIA GPU that is only described (`pip install '.[plan]'`). The programs compile and
 never run.
 """
 
+import importlib.util
 import os
+import re
 
 import jax
 
 from llama_jax.errors import InputError
 
-# What XLA would read from the driver. Numbers: NVIDIA's data sheets of H100 SXM and H200, and the
-# occupancy table for compute capability 9.0 of the CUDA programming guide. Without
+# What XLA would read from the driver. Numbers: NVIDIA's data sheets of A100, H100 SXM, H200 and
+# B200, and the table of compute capabilities of the CUDA programming guide. Without
 # `runtime_version` XLA leaves 8-bit products to bfloat16, without a word; without
 # `feature_extension` there is no `wgmma`.
-_HOPPER = """
+_GPU = """
 gpu_device_info {{
   threads_per_block_limit: 1024
   threads_per_warp: 32
   shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
+  shared_memory_per_block_optin: {shared_of_a_block}
+  shared_memory_per_core: {shared_memory}
   threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
+  core_count: {cores}
+  fpus_per_core: {fpus}
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
-  clock_rate_ghz: 1.98
-  l2_cache_size: 52428800
+  clock_rate_ghz: {clock}
+  l2_cache_size: {l2}
   memory_bandwidth: {bandwidth}
   device_memory_size: {memory}
-  cuda_compute_capability {{ major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }}
+  cuda_compute_capability {{ {capability} }}
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 runtime_version {{ major: 13 }}
 device_description_str: "{name}"
 """
+_ACCELERATED = "minor: 0 feature_extension: ACCELERATED_FEATURES"
+_HOPPER = dict(
+    shared_of_a_block=232448, shared_memory=233472, cores=132, fpus=128, clock=1.98, l2=52428800,
+    capability=f"major: 9 {_ACCELERATED}",
+)  # fmt: skip
 GPU_TARGETS = {
-    "h100": _HOPPER.format(
-        name="NVIDIA H100 80GB HBM3", bandwidth=3350000000000, memory=85030000000
+    "a100": _GPU.format(
+        name="NVIDIA A100-SXM4-80GB", bandwidth=2039000000000, memory=85030000000,
+        shared_of_a_block=166912, shared_memory=167936, cores=108, fpus=64, clock=1.41, l2=41943040,
+        capability="major: 8 minor: 0",
     ),
-    "h200": _HOPPER.format(name="NVIDIA H200", bandwidth=4800000000000, memory=150750000000),
-}
+    "h100": _GPU.format(
+        name="NVIDIA H100 80GB HBM3", bandwidth=3350000000000, memory=85030000000, **_HOPPER
+    ),
+    "h200": _GPU.format(
+        name="NVIDIA H200", bandwidth=4800000000000, memory=150750000000, **_HOPPER
+    ),
+    "b200": _GPU.format(
+        name="NVIDIA B200", bandwidth=8000000000000, memory=191500000000,
+        shared_of_a_block=232448, shared_memory=233472, cores=148, fpus=128, clock=1.965,
+        l2=132120576, capability=f"major: 10 {_ACCELERATED}",
+    ),
+}  # fmt: skip
 
 
 def target_devices(name: str) -> list[jax.Device]:
     """The devices of `name`: they compile and never run.
 
     Args:
-      name: a TPU topology such as `v5p:2x2x4` or `v5e:4x4`; a GPU, `h100` or `h200`, or a node of
-        them, `h100:8`.
+      name: a TPU topology such as `v5p:2x2x4` or `v5e:4x4`, or several slices of it, `2*v6e:16x16`;
+        a GPU of `GPU_TARGETS`, `h100`, a node of them, `h100:8`, or nodes of so many, `h100:16x8`.
 
     Raises:
       InputError: a name that no compiler knows, or the compiler is not installed.
@@ -62,19 +81,27 @@ def target_devices(name: str) -> list[jax.Device]:
     kind, colon, count = name.partition(":")
     if kind not in GPU_TARGETS:
         return _tpu_devices(name)
-    if colon and not (count.isascii() and count.isdigit() and int(count) > 0):
-        raise InputError(f"target {name!r}: after the colon goes a number of GPUs, as in h100:8")
-    return _gpu_devices(GPU_TARGETS[kind], int(count or 1), name)
+    sizes = re.fullmatch(r"(?:([1-9]\d*)x)?([1-9]\d*)", count if colon else "1", re.ASCII)
+    if not sizes:
+        raise InputError(
+            f"target {name!r}: after the colon goes a number of GPUs, as in h100:8, or of nodes "
+            "and of each one's GPUs, as in h100:16x8"
+        )
+    return _gpu_devices(GPU_TARGETS[kind], int(sizes[1] or 1), int(sizes[2]), name)
 
 
-def _gpu_devices(description: str, count: int, name: str) -> list[jax.Device]:
+def _gpu_devices(description: str, nodes: int, count: int, name: str) -> list[jax.Device]:
+    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+        raise InputError(
+            f"target {name!r}: compiling for GPUs needs jax-cuda13-plugin: pip install '.[plan]'"
+        )
     return _topology_devices(
         "cuda",
         "",
         f"target {name!r}: not available ({{reason}}); compiling for GPUs needs the CUDA plugin: "
         "pip install '.[plan]'",
         target_config=description,
-        topology=f"1x1x{count}",
+        topology=f"{nodes}x1x{count}",
     )
 
 
@@ -86,9 +113,15 @@ def _tpu_devices(name: str) -> list[jax.Device]:
         f"target {name!r}: not known ({{reason}}); names are like v5e:4x4 and v5p:2x2x4, h100 and "
         "h100:8; libtpu must be installed for TPUs: pip install '.[tpu]'"
     )
-    if ":" not in name:  # libtpu would take whatever it thinks is here
+    slices, _, topology = name.rpartition("*")
+    if ":" not in topology:  # libtpu would take whatever it thinks is here
         raise InputError(message.format(reason="no topology after a colon"))
-    return _topology_devices("tpu", name, message)
+    if not re.fullmatch(r"(?:[1-9]\d*)?", slices, re.ASCII):
+        raise InputError(message.format(reason="before the * goes a number of slices"))
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError(f"target {name!r}: compiling for TPUs needs libtpu: pip install '.[tpu]'")
+    several = {"num_slices": int(slices)} if slices else {}
+    return _topology_devices("tpu", topology, message, **several)
 
 
 def _topology_devices(platform: str, name: str, message: str, **options) -> list[jax.Device]:
