@@ -126,6 +126,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "llama_jax.kernels.benchmark:bench_kernels",
         "each kernel's speed, or its registers as compiled for a target",
     ),
+    "plan": (
+        "llama_jax.plan_command:plan",
+        "a step compiled for a machine that is not here: does it fit, how fast",
+    ),
     "report": ("train.report:report", "what happened in a run, as pictures and a page"),
     "doctor": ("llama_jax.doctor:doctor", "devices and versions on this machine"),
 }

@@ -106,9 +106,12 @@ def _gpu_devices(description: str, nodes: int, count: int, name: str) -> list[ja
 
 
 def _tpu_devices(name: str) -> list[jax.Device]:
-    # Without a TPU, libtpu would ask a metadata server and lock a chip.
+    # Without a TPU, libtpu would ask a metadata server, lock a chip, and complain of what the two
+    # last would say of the machine; what is compiled does not depend on them.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     message = (
         f"target {name!r}: not known ({{reason}}); names are like v5e:4x4 and v5p:2x2x4, h100 and "
         "h100:8; libtpu must be installed for TPUs: pip install '.[tpu]'"

@@ -54,6 +54,7 @@ ARROWS = {
     "llama_jax.machine_description": set(),
     "llama_jax.machine_roofline": set(),
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model", "llama_jax.kernels"},
+    "llama_jax.plan_command": {"llama_jax.config"},
     "llama_jax.__main__": set(),
     "llama_jax.__init__": set(),
     "llama_jax.batch_files": set(),

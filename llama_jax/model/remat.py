@@ -17,6 +17,7 @@ attention's work).
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from llama_jax.config import ModelConfig
 from llama_jax.kernels.attention.saved import ATTENTION
 
 QUERY, KEY, VALUE = "query", "key", "value"
@@ -42,3 +43,24 @@ def name_value(x: jax.Array, name: str) -> jax.Array:
 def checkpoint_policy(name: str):
     """The policy `name`, not `none`, for `jax.checkpoint`."""
     return jax.checkpoint_policies.save_only_these_names(*_SAVED_NAMES[name])
+
+
+def kept_bytes_per_token(config: ModelConfig, name: str, itemsize: int) -> int | None:
+    """What the policy `name` keeps of each layer for each token, before sharding, with activations
+    of `itemsize` bytes; None of `none`, which no formula here covers."""
+    if name == "none":
+        return None
+    c = config
+    query, key_value = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    sizes = {
+        QUERY: query,
+        KEY: key_value,
+        VALUE: key_value,
+        ATTENTION: query,
+        ATTENTION_PROJECTION: c.model_dim,
+        GATE: c.feed_forward_dim,
+        UP: c.feed_forward_dim,
+    }
+    names = _SAVED_NAMES[name]
+    log_sums = 4 * c.num_heads if ATTENTION in names else 0
+    return itemsize * (c.model_dim + sum(sizes[one] for one in names)) + log_sums

@@ -25,8 +25,8 @@ _CUDNN = "__cudnn$fmha"
 _NOTHING = (
     "AllocateBuffer", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
     "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "MoveToHost", "MoveToDevice",
-    "annotate_device_placement", "ConcatBitcast", "PinToDevice", "PinToDeviceSram", "X64Combine", "X64SplitLow",
-    "X64SplitHigh", "ResizeMemory", "LayoutConstraint", "xla.sdy.FuncResultSharding",
+    "annotate_device_placement", "ConcatBitcast", "PinToDevice", "PinToDeviceSram", "X64Combine",
+    "X64SplitLow", "X64SplitHigh", "ResizeMemory", "LayoutConstraint",
 )  # fmt: skip
 
 
@@ -73,15 +73,18 @@ def _query_and_key(computation: Computation, instruction: Instruction):
     arrays = [
         operand.shapes[0].dims
         for operand in computation.operands(instruction)
-        if len(operand.shapes[0].dims) >= 3
-        and operand.shapes[0].dtype in ("bf16", "f32", "f16")
+        if len(operand.shapes[0].dims) >= 3 and operand.shapes[0].dtype in ("bf16", "f32", "f16")
     ]
     query, key = arrays[0], arrays[1]
     if instruction.target.startswith(_CUDNN):  # its arrays are [B, T, N, H], said in its config
         layout = re.search(r'"fmha_.*?"', instruction.attributes)
-        query, key = ((one[0], one[2], one[1], one[3]) for one in (query, key)) if layout else (
-            query,
-            key,
+        query, key = (
+            ((one[0], one[2], one[1], one[3]) for one in (query, key))
+            if layout
+            else (
+                query,
+                key,
+            )
         )
     return query, key
 

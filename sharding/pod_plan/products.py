@@ -23,9 +23,7 @@ def product_flops(program: Program, computation: Computation, instruction: Instr
         contracted = _numbers(instruction.attributes, r"lhs_contracting_dims=\{([\d,]*)\}")
         return _dot(computation, instruction, contracted)
     if instruction.opcode == "custom-call" and instruction.target.startswith(_CUBLAS):
-        contracted = _numbers(
-            instruction.attributes, r'"lhs_contracting_dimensions":\[([\d",]*)\]'
-        )
+        contracted = _numbers(instruction.attributes, r'"lhs_contracting_dimensions":\[([\d",]*)\]')
         return _dot(computation, instruction, contracted)
     if instruction.opcode == "fusion":
         inner = program.computations[instruction.calls]

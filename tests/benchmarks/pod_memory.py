@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import jax
+from train.ahead_of_time import compile_step
 
 from llama_jax.compile_targets import target_devices
 from llama_jax.machine_description import describe_machine
 from llama_jax.model import REMAT_POLICIES
 from sharding.mesh import make_mesh
-from train.ahead_of_time import compile_step
 from train.config import BatchStep
 from train.run_source import load_function
 

@@ -1,0 +1,203 @@
+"""A plan: what one program needs, moves and takes on a machine that is not here, and whether it
+fits."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from sharding.pod_plan.hlo import parse_program
+from sharding.pod_plan.memory import Memory, bytes_wanted, compiled_memory
+from sharding.pod_plan.schedule import CollectiveTotal, StepWork, walk
+from sharding.topology import Topology
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is planned.
+
+    Attributes:
+      name: of the run or the model.
+      program: `train`, `decode` or `prefill`.
+      command: that makes the plan.
+      settings: what of it decides memory and time, for people and for the file.
+      tokens: that a step works on, over all devices.
+      flops_causal: of a step, by `llama_jax/costs.py`, each query counted with the keys it may see.
+      flops_full: the same with all keys of its row.
+      groups: bytes of one device by name: of arguments, and of temporaries that a formula knows.
+      least_seconds: below which no step can be, by what it must read; 0 where nobody asks.
+    """
+
+    name: str
+    program: str
+    command: str
+    settings: dict[str, Any]
+    tokens: int
+    flops_causal: float
+    flops_full: float
+    groups: dict[str, int]
+    least_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program on a machine.
+
+    Attributes:
+      compile_seconds: how long the compiler took here.
+      memory: None of a program that the compiler refused for its memory before it placed it.
+      wanted: bytes that such a program needs, and that there are.
+      work: what a device does in a step; None with `wanted`.
+      notes: what a reader should know of the numbers.
+    """
+
+    subject: Subject
+    topology: Topology
+    mesh: Mesh
+    compile_seconds: float
+    memory: Memory | None = None
+    wanted: tuple[float, float] | None = None
+    work: StepWork | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        return self.memory is not None and self.memory.fits
+
+    @property
+    def missing_bytes(self) -> float:
+        """By how much it does not fit; 0 if it does."""
+        if self.memory is None:
+            # What the compiler says it wants is of temporaries alone, beside the arguments.
+            wanted, there = self.wanted
+            return wanted - there
+        return max(0.0, self.memory.peak - self.memory.capacity)
+
+    @property
+    def seconds(self) -> float:
+        """Of a step."""
+        return max(self.work.seconds, self.subject.least_seconds)
+
+    def mfu(self, flops: float) -> float:
+        """The share of all devices' bfloat16 peak that a step of `flops` uses."""
+        return flops / (self.seconds * self.mesh.size * self.topology.peaks.bf16_flops)
+
+
+def make_plan(
+    subject: Subject,
+    mesh: Mesh,
+    topology: Topology,
+    compile_program: Callable[[], jax.stages.Compiled],
+    *,
+    notes: tuple[str, ...] = (),
+) -> Plan:
+    """Compiles and reads. Whatever the compiler refuses for another reason than memory is raised.
+
+    Args:
+      compile_program: the real program on `mesh`, as the job would run it.
+    """
+    start = time.perf_counter()
+    notes = list(notes)
+    try:
+        compiled = compile_program()
+    except jax.errors.JaxRuntimeError as error:
+        if (wanted := bytes_wanted(error)) is None:
+            raise
+        seconds = time.perf_counter() - start
+        return Plan(subject, topology, mesh, seconds, wanted=wanted, notes=notes)
+    seconds = time.perf_counter() - start
+    memory = compiled_memory(compiled, capacity=topology.peaks.memory_bytes, groups=subject.groups)
+    work = walk(parse_program(compiled.as_text()), mesh, topology)
+    return Plan(
+        subject, topology, mesh, seconds, memory=memory, work=work, notes=notes + _doubts(work)
+    )
+
+
+def _doubts(work: StepWork) -> list[str]:
+    """What the estimate leaves out."""
+    notes = [
+        f"{count:,} calls of the kernel {name} have no known work: their time is not counted"
+        for name, count in work.unknown_kernels.items()
+    ]
+    if work.unknown_loops:
+        notes.append(
+            f"{len(work.unknown_loops)} loops go on as long as data says and are counted once: "
+            f"{', '.join(sorted({name.rsplit('/', 3)[0][-60:] for name in work.unknown_loops}))}"
+        )
+    return notes
+
+
+def plan_fields(plan: Plan) -> dict[str, Any]:
+    """JSON-ready, with units in the names."""
+    subject, topology = plan.subject, plan.topology
+    fields = {
+        "command": subject.command,
+        "name": subject.name,
+        "program": subject.program,
+        "topology": topology.name,
+        "device_kind": topology.device_kind,
+        "devices": plan.mesh.size,
+        "mesh": dict(plan.mesh.shape),
+        **subject.settings,
+        "tokens_per_step": subject.tokens,
+        "compile_seconds": round(plan.compile_seconds, 1),
+        "fits": plan.fits,
+    }
+    if plan.memory is None:
+        wanted, there = plan.wanted
+        fields["memory"] = {
+            "temporary_bytes_wanted": round(wanted),
+            "available_bytes": round(there),
+            "missing_bytes": round(plan.missing_bytes),
+            "groups": subject.groups,
+        }
+        return fields | {"notes": plan.notes}
+    fields["memory"] = dataclasses.asdict(plan.memory) | {"missing_bytes": plan.missing_bytes}
+    work = plan.work
+    quick, slow = (max(each, subject.least_seconds) for each in work.range_seconds)
+    fields |= {
+        "flops_per_device": {
+            "model_causal": subject.flops_causal / plan.mesh.size,
+            "model_full": subject.flops_full / plan.mesh.size,
+            "executed_products": work.product_flops,
+            "executed_kernels": work.kernel_flops,
+        },
+        "collectives": [_collective_fields(one) for one in sorted_collectives(work)],
+        "step_seconds": {
+            "predicted": plan.seconds,
+            "quick": quick,
+            "slow": slow,
+            "matrix_unit": work.matrix_seconds,
+            "vector_unit": work.vector_seconds,
+            "kernels": work.kernel_seconds,
+            "exposed_communication": work.exposed_seconds,
+            "exposed_host_copies": work.host_seconds,
+            "least_by_memory": subject.least_seconds,
+        },
+        "tokens_per_second": subject.tokens / plan.seconds,
+        "tokens_per_second_per_device": subject.tokens / plan.seconds / plan.mesh.size,
+        "mfu_causal": plan.mfu(subject.flops_causal),
+        "mfu_full": plan.mfu(subject.flops_full),
+        "peak_flops_per_device": topology.peaks.bf16_flops,
+    }
+    return fields | {"notes": plan.notes}
+
+
+def sorted_collectives(work: StepWork) -> list[CollectiveTotal]:
+    """Those that take longest first."""
+    return sorted(work.collectives.values(), key=lambda one: -one.seconds)
+
+
+def _collective_fields(one: CollectiveTotal) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "axes": list(one.axes),
+        "count": one.count,
+        "bytes": one.bytes,
+        "seconds": one.seconds,
+        "exposed_seconds": one.exposed_seconds,
+    }

@@ -1,0 +1,1 @@
+"""A stage's step on machines that are not here."""
