@@ -11,7 +11,7 @@ _TRAIN = ("train.plan.command", "plan_run")
 _INFER = ("infer.plan.command", "plan_model")
 
 
-def plan(*arguments: str) -> None:
+def plan(*arguments: str) -> int:
     """Compiles a program for a machine that is not here: bytes, work, traffic, predicted time.
 
     llama-jax plan RUN --topology T [...]      the training step of any stage of a run
@@ -20,7 +20,8 @@ def plan(*arguments: str) -> None:
 
     RUN is what `llama-jax train` takes; MODEL is llama31_8b, llama31_70b, llama31_405b, llama32_1b,
     llama32_3b, or a checkpoint.
-    Nothing runs, and no accelerator is needed: compilers are in `pip install '.[plan]'`.
+    Nothing runs, and no accelerator is needed: compilers are in `pip install '.[plan]'`. The exit
+    code is 1 for what does not fit.
 
     Examples: llama-jax plan pretrain_70b --topology v5p:4x4x4 --rows 128 --mesh.fsdp 64
       llama-jax plan llama31_405b --topology h100:8 --recipe fp8
@@ -30,7 +31,7 @@ def plan(*arguments: str) -> None:
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(inspect.getdoc(plan).split("\nArgs:")[0])
-        return
+        return 0
     name, *rest = arguments
     if name.startswith("-"):
         raise InputError(f"the run or model comes first: llama-jax plan NAME {name} ...")
@@ -39,7 +40,7 @@ def plan(*arguments: str) -> None:
 
     jax.config.update("jax_platforms", "cpu")
     module, function = _INFER if _is_model(name) else _TRAIN
-    getattr(importlib.import_module(module), function)(name, *rest)
+    return getattr(importlib.import_module(module), function)(name, *rest)
 
 
 def _is_model(name: str) -> bool:

@@ -148,3 +148,12 @@ def rows_sharding(batch: NamedSharding) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def lying(shapes, shardings):
+    """`ShapeDtypeStruct`s of a tree with the shardings of a tree like it."""
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )

@@ -30,7 +30,7 @@ from llama_jax.model import Params
 
 # Platform -> rows, tokens a page, tokens of prompts a call, lengths of chunks. A page of 64 is a
 # tile of the Hopper kernel, and one of 128 a copy that keeps a TPU's memory busy.
-_SIZES = {
+PLATFORM_SIZES = {
     "cpu": (64, 16, 512, (32, 128, 512)),
     "gpu": (256, 64, 2048, (64, 256, 2048)),
     "tpu": (256, 128, 2048, (128, 512, 2048)),
@@ -79,7 +79,7 @@ def engine_settings(
     """
     device = jax.local_devices()[0]
     platform = device.platform
-    default_rows, page_size, prefill_tokens, prefill_lengths = _SIZES[platform]
+    default_rows, page_size, prefill_tokens, prefill_lengths = PLATFORM_SIZES[platform]
     rows = rows or default_rows
     if rows < 1:
         raise InputError(f"rows must be at least 1, not {rows}")

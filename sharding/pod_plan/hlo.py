@@ -122,6 +122,18 @@ class Computation:
         found = (one for one in self.instructions.values() if one.opcode == "parameter")
         return {int(one.inner): one for one in found}
 
+    @cached_property
+    def _users(self) -> dict[str, list[Instruction]]:
+        found: dict[str, list[Instruction]] = {}
+        for instruction in self.instructions.values():
+            for name in dict.fromkeys(instruction.operands):
+                found.setdefault(name, []).append(instruction)
+        return found
+
+    def users(self, name: str) -> list[Instruction]:
+        """The instructions that take the result of `name`."""
+        return self._users.get(name, [])
+
     def operands(self, instruction: Instruction) -> list[Instruction]:
         """The instructions whose results `instruction` takes."""
         return [self.instructions[name] for name in instruction.operands]

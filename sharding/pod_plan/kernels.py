@@ -1,10 +1,11 @@
-"""Work of the kernels that a compiler calls and cannot estimate: Pallas on TPU, cuDNN on GPU.
+"""Work of the Pallas kernels of a program, of which its compiler has no estimate.
 
 Of each known kernel: how many products of the size of queries times keys it makes, over the blocks
 that a causal mask leaves. A fused backward pass makes five (scores, their gradient, and the
 gradients of query, key and value), a split one three for the query and four for key and value.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ _PRODUCTS = {
     "splash_mha_dkv": 4,
     "flash_tpu_forward": 2,
     "flash_tpu_backward": 5,
-    "fmhaSoftmax$": 2,
-    "__cudnn$fmhaSoftmaxBackward": 5,
+    "attention_forward": 2,
+    "attention_dq": 3,
+    "attention_dkv": 4,
 }
-_CUDNN = "__cudnn$fmha"
+_FUSED_BACKWARD = 5
+_PALLAS = ("tpu_custom_call", "mosaic_gpu_v2")
 # XLA's own, which compute nothing.
 _NOTHING = (
     "AllocateBuffer", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
@@ -28,6 +31,8 @@ _NOTHING = (
     "annotate_device_placement", "ConcatBitcast", "PinToDevice", "PinToDeviceSram", "X64Combine",
     "X64SplitLow", "X64SplitHigh", "ResizeMemory", "LayoutConstraint",
 )  # fmt: skip
+# Where a kernel does not say its blocks: those of our own.
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,12 @@ class KernelWork:
     """Attributes:
     name: for people.
     flops: of one call, masked blocks left out; None of a kernel that is not known.
+    bytes: its arguments and results, each once.
     """
 
     name: str
     flops: float | None
+    bytes: int
 
 
 def kernel_work(computation: Computation, instruction: Instruction) -> KernelWork | None:
@@ -46,62 +53,48 @@ def kernel_work(computation: Computation, instruction: Instruction) -> KernelWor
     target = instruction.target
     if target in _NOTHING:
         return None
-    name = re.sub(r"[.\d]+$", "", instruction.name)
-    if target.startswith(_CUDNN):
-        backward = "Backward" in target
-        name, products = "cudnn attention" + " backward" * backward, 5 if backward else 2
-    else:
-        products = next(
-            (number for part, number in _PRODUCTS.items() if part in instruction.name), None
-        )
-        if products is None:
-            return KernelWork(name if target == "tpu_custom_call" else target, None)
-    if "splash_mha_dkv" in instruction.name and _block(instruction, "use_fused_bwd_kernel") is True:
-        products = 5
+    size = instruction.bytes + sum(one.bytes for one in computation.operands(instruction))
+    if target not in _PALLAS:
+        return KernelWork(target, None, size)
+    name = _name(instruction)
+    products = next((number for part, number in _PRODUCTS.items() if part in name), None)
+    if products is None:
+        return KernelWork(name, None, size)
+    if _stated(instruction, "use_fused_bwd_kernel") == "true" and "dkv" in name:
+        products = _FUSED_BACKWARD
     query, key = _query_and_key(computation, instruction)
-    *batch, num_queries, head_dim = query
-    num_keys = key[-2]
-    share = _visible(instruction, num_queries, num_keys)
-    total = 2.0 * products * num_queries * num_keys * head_dim * share
-    for size in batch:
-        total *= size
-    return KernelWork(name, total)
+    *heads, num_queries, head_dim = query
+    visible = _visible(instruction, num_queries, num_keys=key[-2])
+    return KernelWork(name, 2.0 * products * math.prod(heads) * head_dim * visible, size)
+
+
+def _name(instruction: Instruction) -> str:
+    """Of the kernel: the instruction's on a TPU, the scope that it was called in on a GPU."""
+    if instruction.target == "tpu_custom_call":
+        return re.sub(r"[.\d]+$", "", instruction.name)
+    *_, scope, _ = ("", *instruction.op_name.split("/"))
+    return scope
 
 
 def _query_and_key(computation: Computation, instruction: Instruction):
-    """Their dimensions, heads before tokens."""
-    arrays = [
-        operand.shapes[0].dims
-        for operand in computation.operands(instruction)
-        if len(operand.shapes[0].dims) >= 3 and operand.shapes[0].dtype in ("bf16", "f32", "f16")
+    """Their dimensions, which end in tokens and numbers of a head."""
+    dims = [
+        one.shapes[0].dims
+        for one in computation.operands(instruction)
+        if len(one.shapes[0].dims) >= 3 and one.shapes[0].dtype in ("bf16", "f16", "f32")
     ]
-    query, key = arrays[0], arrays[1]
-    if instruction.target.startswith(_CUDNN):  # its arrays are [B, T, N, H], said in its config
-        layout = re.search(r'"fmha_.*?"', instruction.attributes)
-        query, key = (
-            ((one[0], one[2], one[1], one[3]) for one in (query, key))
-            if layout
-            else (
-                query,
-                key,
-            )
-        )
-    return query, key
+    return dims[0], dims[1]
 
 
-def _visible(instruction: Instruction, num_queries: int, num_keys: int) -> float:
-    """The share of all blocks that a causal mask leaves."""
-    of_queries = _block(instruction, "block_q") or 512
-    of_keys = _block(instruction, "block_kv") or 512
-    rows = range(0, num_queries, of_queries)
-    columns = [-(-min(first + of_queries, num_keys) // of_keys) for first in rows]
-    return sum(columns) * of_queries * of_keys / (num_queries * num_keys)
+def _visible(instruction: Instruction, num_queries: int, num_keys: int) -> int:
+    """Pairs of a query and a key in the blocks that a causal mask leaves."""
+    of_queries = int(_stated(instruction, "block_q") or _BLOCK)
+    of_keys = int(_stated(instruction, "block_kv") or _BLOCK)
+    ends = range(of_queries, num_queries + of_queries, of_queries)
+    return sum(of_queries * of_keys * -(-min(end, num_keys) // of_keys) for end in ends)
 
 
-def _block(instruction: Instruction, field: str):
-    """A number of splash's own description of its blocks."""
+def _stated(instruction: Instruction, field: str) -> str | None:
+    """A number or a word of splash's own description of its blocks."""
     found = re.search(rf'\\"{field}\\": (\w+)', instruction.attributes)
-    if not found:
-        return None
-    value = found.group(1)
-    return int(value) if value.isdigit() else {"true": True, "false": False}.get(value)
+    return found and found.group(1)

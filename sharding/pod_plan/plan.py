@@ -10,10 +10,25 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from llama_jax.machine_description import describe_machine
 from sharding.pod_plan.hlo import parse_program
 from sharding.pod_plan.memory import Memory, bytes_wanted, compiled_memory
-from sharding.pod_plan.schedule import CollectiveTotal, StepWork, walk
+from sharding.pod_plan.schedule import CollectiveTotal, StepWork, add_kernel, walk
 from sharding.topology import Topology
+
+
+@dataclass(frozen=True)
+class HiddenWork:
+    """What one device does in loops and kernels that go on as long as data says, which the program
+    does not tell: the attention of an engine.
+
+    Attributes:
+      flops: of matrix products.
+      bytes: read from its memory.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,9 @@ class Subject:
       flops_causal: of a step, by `llama_jax/costs.py`, each query counted with the keys it may see.
       flops_full: the same with all keys of its row.
       groups: bytes of one device by name: of arguments, and of temporaries that a formula knows.
-      least_seconds: below which no step can be, by what it must read; 0 where nobody asks.
+      hidden: work that the program does not tell.
+      least_seconds: below which no step can be, by what it must read and multiply; 0 where nobody
+        asks.
     """
 
     name: str
@@ -40,6 +57,7 @@ class Subject:
     flops_causal: float
     flops_full: float
     groups: dict[str, int]
+    hidden: HiddenWork = HiddenWork()
     least_seconds: float = 0.0
 
 
@@ -112,21 +130,27 @@ def make_plan(
     seconds = time.perf_counter() - start
     memory = compiled_memory(compiled, capacity=topology.peaks.memory_bytes, groups=subject.groups)
     work = walk(parse_program(compiled.as_text()), mesh, topology)
-    return Plan(
-        subject, topology, mesh, seconds, memory=memory, work=work, notes=notes + _doubts(work)
-    )
+    notes += _doubts(work, subject.hidden)
+    add_kernel(work, topology, flops=subject.hidden.flops, num_bytes=subject.hidden.bytes)
+    return Plan(subject, topology, mesh, seconds, memory=memory, work=work, notes=notes)
 
 
-def _doubts(work: StepWork) -> list[str]:
+def _doubts(work: StepWork, hidden: HiddenWork) -> list[str]:
     """What the estimate leaves out."""
+    if hidden != HiddenWork():
+        kernels = f" and {', '.join(work.unknown_kernels)}" if work.unknown_kernels else ""
+        return [
+            f"loops{kernels}, whose length depends on data, are one turn in the program; attention "
+            "is counted by formula"
+        ]
     notes = [
         f"{count:,} calls of the kernel {name} have no known work: their time is not counted"
         for name, count in work.unknown_kernels.items()
     ]
     if work.unknown_loops:
+        places = sorted({name.rsplit("/", 3)[0][-60:] for name in work.unknown_loops})
         notes.append(
-            f"{len(work.unknown_loops)} loops go on as long as data says and are counted once: "
-            f"{', '.join(sorted({name.rsplit('/', 3)[0][-60:] for name in work.unknown_loops}))}"
+            f"loops in {', '.join(places)} go on as long as data says and are counted once"
         )
     return notes
 
@@ -143,6 +167,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "devices": plan.mesh.size,
         "mesh": dict(plan.mesh.shape),
         **subject.settings,
+        "machine": describe_machine(("jax", "jaxlib", _compiler(topology), "flax", "optax")),
         "tokens_per_step": subject.tokens,
         "compile_seconds": round(plan.compile_seconds, 1),
         "fits": plan.fits,
@@ -185,6 +210,11 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "peak_flops_per_device": topology.peaks.bf16_flops,
     }
     return fields | {"notes": plan.notes}
+
+
+def _compiler(topology: Topology) -> str:
+    """The package whose compiler it is."""
+    return "libtpu" if topology.is_tpu else "jax-cuda13-plugin"
 
 
 def sorted_collectives(work: StepWork) -> list[CollectiveTotal]:

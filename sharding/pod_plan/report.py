@@ -1,7 +1,9 @@
 """A plan for the terminal, narrow enough for 80 columns, and as a file."""
 
 import json
+import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,10 +62,33 @@ def write_whole(path: Path, fields: Any) -> None:
     half.replace(path)
 
 
+def recorded_command(name: str, arguments: Sequence[str]) -> str:
+    """`llama-jax plan` as it was typed, without where the file goes and how much is printed."""
+    words = iter(arguments)
+    kept = []
+    for word in words:
+        if word == "--json":
+            next(words, None)
+        elif word != "--quiet" and not word.startswith("--json="):
+            kept.append(word)
+    return shlex.join(["llama-jax", "plan", name, *kept])
+
+
 def check_output(path: Path | None) -> None:
     """Raises `InputError` for a file whose folder is not there, before minutes of compiling."""
     if path is not None and not path.resolve().parent.is_dir():
         raise InputError(f"--json {path}: its folder does not exist")
+
+
+def parse_options(words: tuple[str, ...]) -> dict[str, str]:
+    """Flags of the compiler, each NAME=VALUE. Raises `InputError` for another form."""
+    options = {}
+    for word in words:
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals or not name:
+            raise InputError(f"--compiler-options {word}: must be NAME=VALUE")
+        options[name] = value
+    return options
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from sharding.pod_plan.collectives import Collective, collective_kind, read_coll
 from sharding.pod_plan.hlo import HOST_MEMORY, Computation, Instruction, Program
 from sharding.pod_plan.kernels import kernel_work
 from sharding.pod_plan.loops import trip_count
+from sharding.pod_plan.moved_bytes import moved_bytes
 from sharding.pod_plan.products import product_flops
 from sharding.topology import Topology
 
@@ -109,6 +110,19 @@ def walk(program: Program, mesh: Mesh, topology: Topology) -> StepWork:
     walker = _Walker(program, mesh, topology)
     walker.enter(program.entry, 1)
     return walker.work
+
+
+def add_kernel(
+    work: StepWork, topology: Topology, *, flops: float, num_bytes: float, times: int = 1
+) -> float:
+    """Adds a kernel that runs `times` to `work`; the seconds of once."""
+    seconds = max(
+        flops / (KERNEL_SHARE * topology.peaks.bf16_flops),
+        num_bytes / (BANDWIDTH_SHARE * topology.peaks.memory_bandwidth),
+    )
+    work.kernel_flops += times * flops
+    work.kernel_seconds += times * seconds
+    return seconds
 
 
 @dataclass
@@ -269,15 +283,14 @@ class _Walker:
         if work.flops is None:
             self.work.unknown_kernels[work.name] += times
             return True
-        seconds = work.flops / (KERNEL_SHARE * self.topology.peaks.bf16_flops)
-        self.work.kernel_flops += times * work.flops
-        self.work.kernel_seconds += times * seconds
-        clock.now += seconds
+        clock.now += add_kernel(
+            self.work, self.topology, flops=work.flops, num_bytes=work.bytes, times=times
+        )
         return True
 
     def _compute(self, computation, instruction: Instruction, times: int, clock: _Clock) -> None:
         flops = product_flops(self.program, computation, instruction)
-        moving = self._moved_bytes(computation, instruction) / self.bandwidth
+        moving = moved_bytes(self.program, computation, instruction) / self.bandwidth
         if self.topology.is_tpu:
             cycles = instruction.estimated_cycles
             seconds = (cycles or 0) / self.topology.kind.clock
@@ -292,12 +305,6 @@ class _Walker:
         else:
             self.work.vector_seconds += times * seconds
         clock.now += seconds
-
-    def _moved_bytes(self, computation: Computation, instruction: Instruction) -> int:
-        """Of the device's main memory, read and written, each array once."""
-        arrays = [shape for one in computation.operands(instruction) for shape in one.shapes]
-        arrays += instruction.shapes
-        return sum(shape.bytes for shape in arrays if shape.space == 0)
 
 
 def _add(total: StepWork, part: StepWork) -> None:

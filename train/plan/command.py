@@ -1,7 +1,6 @@
 """`llama-jax plan RUN`: a run's step on a machine that is not here."""
 
 import inspect
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,9 @@ from train.config import BatchStep, RunConfig
 from train.run_source import find_run
 
 
-def plan_run(name: str, *arguments: str) -> None:
-    """Plans the run `name`; see `parse_plan` for the arguments."""
-    parse_plan(find_run(name), name, list(arguments))()
+def plan_run(name: str, *arguments: str) -> int:
+    """Plans the run `name`; see `parse_plan` for the arguments. 0 if it fits, else 1."""
+    return parse_plan(find_run(name), name, list(arguments))()
 
 
 def parse_plan(run: RunConfig, name: str, arguments: list[str]):
@@ -22,8 +21,6 @@ def parse_plan(run: RunConfig, name: str, arguments: list[str]):
     Raises `InputError` for an unknown field, with near ones, or a value of another type.
     """
     import tyro
-
-    given = shlex.join(["llama-jax", "plan", name, *arguments])
 
     def start(
         run: Annotated[RunConfig, tyro.conf.arg(name="")] = run,
@@ -35,7 +32,7 @@ def parse_plan(run: RunConfig, name: str, arguments: list[str]):
         compiler_options: tuple[str, ...] = (),
         json: Path | None = None,
         quiet: bool = False,
-    ) -> None:
+    ) -> int:
         """Compiles the step of a run for a machine that is not here: bytes, work, traffic, time.
 
         Example: llama-jax plan pretrain_8b --topology v5p:2x2x4 --rows 32 --remat attention
@@ -54,7 +51,9 @@ def parse_plan(run: RunConfig, name: str, arguments: list[str]):
         from sharding.pod_plan.report import (
             check_output,
             compiling,
+            parse_options,
             print_plan,
+            recorded_command,
             verdict,
             write_plan,
         )
@@ -72,7 +71,7 @@ def parse_plan(run: RunConfig, name: str, arguments: list[str]):
                 batch_step,
                 machine,
                 name=name,
-                command=given,
+                command=recorded_command(name, arguments),
                 options=parse_options(compiler_options),
             )
         if quiet:
@@ -81,6 +80,7 @@ def parse_plan(run: RunConfig, name: str, arguments: list[str]):
             print_plan(plan)
         if json is not None:
             write_plan(plan, json)
+        return 0 if plan.fits else 1
 
     start.__doc__ = inspect.getdoc(start)
     # A field that may hold one of several dataclasses keeps the one it has: no subcommands.
@@ -107,14 +107,3 @@ def planned_batch(
     last = run.stages[stage].batch[-1]
     parts = micro_batches or (last.micro_batches if rows is None else 1)
     return BatchStep(0, rows or last.rows, parts)
-
-
-def parse_options(words: tuple[str, ...]) -> dict[str, str]:
-    """Flags of the compiler, each NAME=VALUE. Raises `InputError` for another form."""
-    options = {}
-    for word in words:
-        name, equals, value = word.lstrip("-").partition("=")
-        if not equals or not name:
-            raise InputError(f"--compiler-options {word}: must be NAME=VALUE")
-        options[name] = value
-    return options

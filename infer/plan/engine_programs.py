@@ -6,13 +6,10 @@ whether a model fits with its pages, and `decode_roofline` how fast memory would
 """
 
 import contextlib
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh
 
@@ -27,7 +24,8 @@ from llama_jax.costs import forward_flops_per_token
 from llama_jax.kernels.select import inference_operators
 from llama_jax.model import init_page_pool
 from llama_jax.quantization.recipes import Recipe
-from sharding.placement import page_shardings, quantized_shardings, unstacked_shardings
+from sharding.placement import lying, page_shardings, quantized_shardings, unstacked_shardings
+from sharding.pod_plan.memory import bytes_per_device
 from sharding.sharded_operators import shard_paged_operators
 
 # Choosing among matrix kernels means timing them, for which there is no device.
@@ -61,8 +59,8 @@ def abstract_executables(
     )
     return Executables(
         config,
-        Weights(_lying(params, quantized_shardings(params, unstacked_shardings(config, mesh)))),
-        Pools(_lying(pages, page_shardings(config, mesh, page_dtype))),
+        Weights(lying(params, quantized_shardings(params, unstacked_shardings(config, mesh)))),
+        Pools(lying(pages, page_shardings(config, mesh, page_dtype))),
         settings=settings,
         vocab_size=config.vocab_size,
         prefill_operators=of_prompts,
@@ -71,20 +69,17 @@ def abstract_executables(
     )
 
 
-def compile_for_mesh(executables: Executables, key: ExecutableKey) -> jax.stages.Compiled:
-    """One of the programs, compiled; `memory_analysis()` is per device."""
+def compile_for_mesh(
+    executables: Executables, key: ExecutableKey, *, options: dict[str, str] | None = None
+) -> jax.stages.Compiled:
+    """One of the programs, compiled with `options`; `memory_analysis()` is per device."""
     device = executables.mesh.devices.flat[0]
     # JAX's TPU kernels look at the default device for what they are compiled for.
     is_tpu = device.platform == "tpu"
     with jax.default_device(device) if is_tpu else contextlib.nullcontext():
         lowered = executables.lower(key)
-    return lowered.compile(_GPU_OPTIONS if device.platform == "gpu" else None)
-
-
-def bytes_per_device(tree: Any) -> int:
-    """What one device holds of a tree of arrays or `ShapeDtypeStruct`s that lie on a mesh; two
-    4-bit integers share a byte."""
-    return sum(_bytes_on_one(leaf) for leaf in jax.tree.leaves(tree))
+    own = _GPU_OPTIONS if device.platform == "gpu" else {}
+    return lowered.compile(own | (options or {}))
 
 
 @dataclass(frozen=True)
@@ -120,19 +115,3 @@ def decode_roofline(
     reading, computing = read / peaks.memory_bandwidth, flops / peaks.bf16_flops
     bound = "memory" if reading >= computing else "compute"
     return DecodeRoofline(read, flops, max(reading, computing), bound)
-
-
-def _bytes_on_one(leaf) -> int:
-    size = math.prod(leaf.sharding.shard_shape(leaf.shape))
-    if leaf.dtype == np.dtype(ml_dtypes.int4):
-        return -(-size // 2)
-    return size * leaf.dtype.itemsize
-
-
-def _lying(shapes, shardings):
-    """`ShapeDtypeStruct`s with the shardings of a tree like theirs."""
-    return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )

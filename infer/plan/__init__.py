@@ -1,0 +1,1 @@
+"""An engine's programs on machines that are not here."""
