@@ -114,7 +114,7 @@ def _tpu_devices(name: str) -> list[jax.Device]:
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     message = (
         f"target {name!r}: not known ({{reason}}); names are like v5e:4x4 and v5p:2x2x4, h100 and "
-        "h100:8; libtpu must be installed for TPUs: pip install '.[tpu]'"
+        "h100:8"
     )
     slices, _, topology = name.rpartition("*")
     if ":" not in topology:  # libtpu would take whatever it thinks is here
@@ -123,8 +123,10 @@ def _tpu_devices(name: str) -> list[jax.Device]:
         raise InputError(message.format(reason="before the * goes a number of slices"))
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(f"target {name!r}: compiling for TPUs needs libtpu: pip install '.[tpu]'")
-    several = {"num_slices": int(slices)} if slices else {}
-    return _topology_devices("tpu", topology, message, **several)
+    options = {"num_slices": int(slices)} if slices else {}
+    if re.fullmatch(r"[^:]*:1(x1)*", topology):  # a host of one chip, where others have four
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    return _topology_devices("tpu", topology, message, **options)
 
 
 def _topology_devices(platform: str, name: str, message: str, **options) -> list[jax.Device]:

@@ -167,7 +167,7 @@ def parse_program(text: str) -> Program:
             if header := _COMPUTATION.match(line):
                 current = computations[header.group(2)] = Computation(header.group(2))
                 entry = current if header.group(1) else entry
-        elif line == "}":
+        elif line == "}" or line.startswith("}, "):  # perhaps which thread runs it
             finish()
             current = None
         elif _INSTRUCTION.match(line):

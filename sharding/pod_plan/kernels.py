@@ -60,9 +60,13 @@ def kernel_work(computation: Computation, instruction: Instruction) -> KernelWor
     products = next((number for part, number in _PRODUCTS.items() if part in name), None)
     if products is None:
         return KernelWork(name, None, size)
-    if _stated(instruction, "use_fused_bwd_kernel") == "true" and "dkv" in name:
-        products = _FUSED_BACKWARD
     query, key = _query_and_key(computation, instruction)
+    # One that gives key's and value's gradients and a third array has made the query's too.
+    if (
+        "splash_mha_dkv" in name
+        and sum(one.dims[-2:] == query[-2:] for one in instruction.shapes) > 2
+    ):
+        products = _FUSED_BACKWARD
     *heads, num_queries, head_dim = query
     visible = _visible(instruction, num_queries, num_keys=key[-2])
     return KernelWork(name, 2.0 * products * math.prod(heads) * head_dim * visible, size)
@@ -88,13 +92,14 @@ def _query_and_key(computation: Computation, instruction: Instruction):
 
 def _visible(instruction: Instruction, num_queries: int, num_keys: int) -> int:
     """Pairs of a query and a key in the blocks that a causal mask leaves."""
-    of_queries = int(_stated(instruction, "block_q") or _BLOCK)
-    of_keys = int(_stated(instruction, "block_kv") or _BLOCK)
+    part = next((part for part in ("_dkv", "_dq") if part in instruction.name), "")
+    of_queries = int(_stated(instruction, f"block_q{part}") or _BLOCK)
+    of_keys = int(_stated(instruction, f"block_kv{part}") or _BLOCK)
     ends = range(of_queries, num_queries + of_queries, of_queries)
     return sum(of_queries * of_keys * -(-min(end, num_keys) // of_keys) for end in ends)
 
 
 def _stated(instruction: Instruction, field: str) -> str | None:
-    """A number or a word of splash's own description of its blocks."""
+    """A number of splash's own description of its blocks."""
     found = re.search(rf'\\"{field}\\": (\w+)', instruction.attributes)
     return found and found.group(1)
