@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -61,12 +61,24 @@ class Subject:
     least_seconds: float = 0.0
 
 
+class CompileSeconds(NamedTuple):
+    """How long a compiler took here.
+
+    Attributes:
+      elapsed: on the clock, whatever else the machine did.
+      busy: of all cores together.
+    """
+
+    elapsed: float
+    busy: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """A program on a machine.
 
     Attributes:
-      compile_seconds: how long the compiler took here.
+      compile_seconds: tracing included.
       memory: None of a program that the compiler refused for its memory before it placed it.
       wanted: bytes that such a program needs, and that there are.
       work: what a device does in a step; None with `wanted`.
@@ -76,7 +88,7 @@ class Plan:
     subject: Subject
     topology: Topology
     mesh: Mesh
-    compile_seconds: float
+    compile_seconds: CompileSeconds
     memory: Memory | None = None
     wanted: tuple[float, float] | None = None
     work: StepWork | None = None
@@ -118,16 +130,17 @@ def make_plan(
     Args:
       compile_program: the real program on `mesh`, as the job would run it.
     """
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     notes = list(notes)
     try:
         compiled = compile_program()
     except jax.errors.JaxRuntimeError as error:
         if (wanted := bytes_wanted(error)) is None:
             raise
-        seconds = time.perf_counter() - start
+        compiled = None
+    seconds = CompileSeconds(time.perf_counter() - start, time.process_time() - busy)
+    if compiled is None:
         return Plan(subject, topology, mesh, seconds, wanted=wanted, notes=notes)
-    seconds = time.perf_counter() - start
     memory = compiled_memory(compiled, capacity=topology.peaks.memory_bytes, groups=subject.groups)
     work = walk(parse_program(compiled.as_text()), mesh, topology)
     notes += _doubts(work, subject.hidden)
@@ -169,7 +182,8 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         **subject.settings,
         "machine": describe_machine(("jax", "jaxlib", _compiler(topology), "flax", "optax")),
         "tokens_per_step": subject.tokens,
-        "compile_seconds": round(plan.compile_seconds, 1),
+        "compile_seconds": round(plan.compile_seconds.elapsed, 1),
+        "compile_core_seconds": round(plan.compile_seconds.busy, 1),
         "fits": plan.fits,
     }
     if plan.memory is None:

@@ -26,7 +26,7 @@ def print_plan(plan: Plan) -> None:
         f"{topology.device_kind}, mesh {mesh or 'of one device'}"
     )
     console.print(", ".join(_setting(*pair) for pair in subject.settings.items() if _says(*pair)))
-    console.print(f"compiled in {plan.compile_seconds:.0f} s\n")
+    console.print(f"compiled in {plan.compile_seconds.elapsed:.0f} s\n")
     _print_memory(console, plan)
     if plan.work is not None:
         _print_work(console, plan)

@@ -1,12 +1,12 @@
 """The real configs' steps, compiled for TPU pods that are not here: they fit."""
 
 import pytest
-from train.ahead_of_time import compile_step
 
 from llama_jax.compile_targets import target_devices
 from llama_jax.costs import num_parameters
 from sharding.mesh import make_mesh
 from train.config import BatchStep
+from train.plan.step_program import compile_step
 from train.run_source import load_function
 
 GIB = 2**30
