@@ -40,7 +40,7 @@ def plan_model(name: str, *arguments: str) -> int:
           quiet: no progress, and the verdicts only.
         """
         from infer.plan.engine_plan import Serving, plan_decode, plan_prefill, planned_executables
-        from sharding.pod_plan.plan import plan_fields
+        from sharding.pod_plan.plan_fields import plan_fields
         from sharding.pod_plan.report import (
             check_output,
             compiling,
@@ -52,7 +52,7 @@ def plan_model(name: str, *arguments: str) -> int:
         )
         from sharding.topology import find_topology
 
-        check_output(json)
+        check_output("--json", json)
         options = parse_options(compiler_options)
         machine = find_topology(topology)
         if memory is not None:

@@ -67,7 +67,8 @@ def compiled_memory(
 def bytes_wanted(error: Exception) -> tuple[float, float] | None:
     """What a program needs and what there is, from the compiler's refusal; None of another error.
 
-    Of the temporaries alone, where that is what it says.
+    libtpu speaks of temporaries and means arguments too: where there is room, the peak of the same
+    program is that number.
     """
     message = str(error)
     if "RESOURCE_EXHAUSTED" not in message and "out of memory" not in message.lower():

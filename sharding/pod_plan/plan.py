@@ -1,7 +1,6 @@
 """A plan: what one program needs, moves and takes on a machine that is not here, and whether it
 fits."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from llama_jax.machine_description import describe_machine
 from sharding.pod_plan.hlo import parse_program
 from sharding.pod_plan.memory import Memory, bytes_wanted, compiled_memory
-from sharding.pod_plan.schedule import CollectiveTotal, StepWork, add_kernel, walk
+from sharding.pod_plan.schedule import walk
+from sharding.pod_plan.step_work import StepWork, add_kernel
 from sharding.topology import Topology
 
 
@@ -102,7 +101,6 @@ class Plan:
     def missing_bytes(self) -> float:
         """By how much it does not fit; 0 if it does."""
         if self.memory is None:
-            # What the compiler says it wants is of temporaries alone, beside the arguments.
             wanted, there = self.wanted
             return wanted - there
         return max(0.0, self.memory.peak - self.memory.capacity)
@@ -166,82 +164,3 @@ def _doubts(work: StepWork, hidden: HiddenWork) -> list[str]:
             f"loops in {', '.join(places)} go on as long as data says and are counted once"
         )
     return notes
-
-
-def plan_fields(plan: Plan) -> dict[str, Any]:
-    """JSON-ready, with units in the names."""
-    subject, topology = plan.subject, plan.topology
-    fields = {
-        "command": subject.command,
-        "name": subject.name,
-        "program": subject.program,
-        "topology": topology.name,
-        "device_kind": topology.device_kind,
-        "devices": plan.mesh.size,
-        "mesh": dict(plan.mesh.shape),
-        **subject.settings,
-        "machine": describe_machine(("jax", "jaxlib", _compiler(topology), "flax", "optax")),
-        "tokens_per_step": subject.tokens,
-        "compile_seconds": round(plan.compile_seconds.elapsed, 1),
-        "compile_core_seconds": round(plan.compile_seconds.busy, 1),
-        "fits": plan.fits,
-    }
-    if plan.memory is None:
-        wanted, there = plan.wanted
-        fields["memory"] = {
-            "temporary_bytes_wanted": round(wanted),
-            "available_bytes": round(there),
-            "missing_bytes": round(plan.missing_bytes),
-            "groups": subject.groups,
-        }
-        return fields | {"notes": plan.notes}
-    fields["memory"] = dataclasses.asdict(plan.memory) | {"missing_bytes": plan.missing_bytes}
-    work = plan.work
-    quick, slow = (max(each, subject.least_seconds) for each in work.range_seconds)
-    fields |= {
-        "flops_per_device": {
-            "model_causal": subject.flops_causal / plan.mesh.size,
-            "model_full": subject.flops_full / plan.mesh.size,
-            "executed_products": work.product_flops,
-            "executed_kernels": work.kernel_flops,
-        },
-        "collectives": [_collective_fields(one) for one in sorted_collectives(work)],
-        "step_seconds": {
-            "predicted": plan.seconds,
-            "quick": quick,
-            "slow": slow,
-            "matrix_unit": work.matrix_seconds,
-            "vector_unit": work.vector_seconds,
-            "kernels": work.kernel_seconds,
-            "exposed_communication": work.exposed_seconds,
-            "exposed_host_copies": work.host_seconds,
-            "least_by_memory": subject.least_seconds,
-        },
-        "tokens_per_second": subject.tokens / plan.seconds,
-        "tokens_per_second_per_device": subject.tokens / plan.seconds / plan.mesh.size,
-        "mfu_causal": plan.mfu(subject.flops_causal),
-        "mfu_full": plan.mfu(subject.flops_full),
-        "peak_flops_per_device": topology.peaks.bf16_flops,
-    }
-    return fields | {"notes": plan.notes}
-
-
-def _compiler(topology: Topology) -> str:
-    """The package whose compiler it is."""
-    return "libtpu" if topology.is_tpu else "jax-cuda13-plugin"
-
-
-def sorted_collectives(work: StepWork) -> list[CollectiveTotal]:
-    """Those that take longest first."""
-    return sorted(work.collectives.values(), key=lambda one: -one.seconds)
-
-
-def _collective_fields(one: CollectiveTotal) -> dict[str, Any]:
-    return {
-        "kind": one.kind,
-        "axes": list(one.axes),
-        "count": one.count,
-        "bytes": one.bytes,
-        "seconds": one.seconds,
-        "exposed_seconds": one.exposed_seconds,
-    }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import InputError
-from sharding.pod_plan.plan import Plan, plan_fields, sorted_collectives
+from sharding.pod_plan.plan import Plan
+from sharding.pod_plan.plan_fields import sorted_collectives
 
 GIB = 2**30
 
@@ -51,12 +52,8 @@ def verdict(plan: Plan) -> str:
     )
 
 
-def write_plan(plan: Plan, path: Path) -> None:
-    """The plan as JSON, there whole or not at all."""
-    write_whole(path, plan_fields(plan))
-
-
-def write_whole(path: Path, fields: Any) -> None:
+def write_whole(path: Path, fields: dict[str, Any]) -> None:
+    """Plans as JSON, there whole or not at all."""
     half = path.with_name(f".{path.name}")
     half.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     half.replace(path)
@@ -74,10 +71,10 @@ def recorded_command(name: str, arguments: Sequence[str]) -> str:
     return shlex.join(["llama-jax", "plan", name, *kept])
 
 
-def check_output(path: Path | None) -> None:
+def check_output(option: str, path: Path | None) -> None:
     """Raises `InputError` for a file whose folder is not there, before minutes of compiling."""
     if path is not None and not path.resolve().parent.is_dir():
-        raise InputError(f"--json {path}: its folder does not exist")
+        raise InputError(f"{option} {path}: its folder does not exist")
 
 
 def parse_options(words: tuple[str, ...]) -> dict[str, str]:
@@ -135,8 +132,8 @@ def _print_memory(console, plan: Plan) -> None:
         for name, size in groups.items():
             table.add_row(f"  {name}", f"{size / GIB:.2f}")
         wanted, there = plan.wanted
-        table.add_row("temporaries, as the compiler says", f"{wanted / GIB:.2f}")
-        table.add_row("of", f"{there / GIB:.2f}")
+        table.add_row("peak, as the compiler says", f"{wanted / GIB:.2f}")
+        table.add_row("capacity", f"{there / GIB:.2f}")
     else:
         for name in ("arguments", "temporaries", "host", "peak", "capacity"):
             table.add_row(name, f"{getattr(memory, name) / GIB:.2f}")

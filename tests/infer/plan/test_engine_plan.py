@@ -20,7 +20,7 @@ from llama_jax.accelerators import accelerator
 from llama_jax.config import LLAMA_31_8B, LLAMA_31_70B, LLAMA_31_405B, TINY
 from llama_jax.errors import InputError
 from sharding.pod_plan.memory import bytes_per_device
-from sharding.pod_plan.plan import plan_fields
+from sharding.pod_plan.plan_fields import plan_fields
 from sharding.topology import find_topology
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

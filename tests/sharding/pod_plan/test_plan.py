@@ -3,7 +3,8 @@
 import pytest
 
 from sharding.pod_plan.memory import Memory, bytes_wanted
-from sharding.pod_plan.plan import CompileSeconds, Plan, Subject, plan_fields
+from sharding.pod_plan.plan import CompileSeconds, Plan, Subject
+from sharding.pod_plan.plan_fields import plan_fields
 from sharding.pod_plan.report import parse_options, recorded_command, verdict
 
 from .absent_machines import machine

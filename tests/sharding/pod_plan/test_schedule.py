@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from sharding.pod_plan.hlo import parse_program
-from sharding.pod_plan.schedule import KERNEL_SHARE, StepWork, walk
+from sharding.pod_plan.schedule import walk
+from sharding.pod_plan.step_work import KERNEL_SHARE, StepWork
 
 from .absent_machines import machine, program_on
 

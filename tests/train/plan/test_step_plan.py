@@ -9,55 +9,20 @@ import pytest
 
 from llama_jax import costs
 from llama_jax.__main__ import main
-from llama_jax.config import ModelConfig
 from llama_jax.errors import InputError
 from llama_jax.model.remat import REMAT_POLICIES, kept_bytes_per_token
 from sharding.mesh import MeshShape, make_mesh
-from sharding.pod_plan.plan import plan_fields
+from sharding.pod_plan.plan_fields import plan_fields
 from sharding.pod_plan.report import verdict
 from sharding.topology import find_topology
-from train.config import BatchStep, CheckpointConfig, RunConfig, Source, StageConfig
+from train.config import BatchStep
 from train.losses.dpo import Dpo
 from train.plan.step_plan import plan_step
 from train.plan.step_program import step_arguments
 from train.plan.tensor_groups import tensor_groups
-from train.schedules import Linear
 
-MODEL = ModelConfig(
-    vocab_size=1024,
-    num_layers=3,
-    model_dim=256,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=128,
-    feed_forward_dim=512,
-    norm_eps=1e-5,
-    rope_theta=10_000.0,
-    rope_scaling=None,
-    context_length=512,
-    tied_embeddings=False,
-)
-
-
-def small_run(**fields) -> RunConfig:
-    stage = StageConfig(
-        name="pretrain",
-        num_tokens=10**6,
-        row_length=512,
-        mixture=(Source("text", "data", 1.0),),
-        batch=(BatchStep(0, 8),),
-        learning_rate=Linear(1e-3, 0.0),
-    )
-    return RunConfig(
-        output="run",
-        model=MODEL,
-        tokenizer="tokenizer",
-        stages=(stage,),
-        checkpoint=CheckpointConfig(every_steps=10),
-        mesh=MeshShape(fsdp=4),
-        vocab_chunk=256,
-        **fields,
-    )
+from . import small_plans
+from .small_plans import MODEL, small_run
 
 
 def plan_of(run, target="v5e:2x2", rows=8, parts=1, **options):
@@ -72,7 +37,7 @@ def command(tmp_path_factory):
     """What `llama-jax plan` of this file's run leaves: its exit code, output, and the file."""
     pytest.importorskip("libtpu")
     path = tmp_path_factory.mktemp("plan") / "plan.json"
-    words = [f"{__file__}:small_run", "--topology", "v5e:2x2", "--remat", "full"]
+    words = [f"{small_plans.__file__}:small_run", "--topology", "v5e:2x2", "--remat", "full"]
     shown = io.StringIO()
     with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(shown):
         main(["plan", *words, "--json", str(path)])
