@@ -23,7 +23,7 @@ def plan(*arguments: str) -> int:
     Nothing runs, and no accelerator is needed: compilers are in `pip install '.[plan]'`. The exit
     code is 1 for what does not fit.
 
-    Examples: llama-jax plan pretrain_70b --topology v5p:4x4x4 --rows 128 --mesh.fsdp 64
+    Example: llama-jax plan pretrain_70b --topology v5p:4x4x4 --rows 128 --mesh.fsdp 64
       llama-jax plan llama31_405b --topology h100:8 --recipe fp8
 
     Args:
