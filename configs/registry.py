@@ -1,4 +1,4 @@
-"""The runs that `llama-jax train` knows by name."""
+"""What `llama-jax train` and `llama-jax post-train` know by name."""
 
 # Name -> "module:function" of a function without arguments that returns a RunConfig.
 RUNS: dict[str, str] = {
@@ -17,4 +17,12 @@ RUNS: dict[str, str] = {
         "dpo_8b",
         "distill_8b",
     )
+} | {
+    f"round_{stage}_8b": f"configs.post_training_8b_runs:round_{stage}_8b"
+    for stage in ("reward", "sft", "dpo")
+}
+
+# Name -> "module:function" of a function without arguments that returns a PostTraining.
+POST_TRAINING: dict[str, str] = {
+    "post_training_8b": "configs.post_training_8b:post_training_8b",
 }

@@ -14,13 +14,13 @@ import glob
 import importlib
 import importlib.util
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from llama_jax import __version__
 from llama_jax.command_line import bind_arguments, parses_itself
+from llama_jax.command_overview import command_overview
 from llama_jax.errors import InputError
 
 # Command, of one word or two -> ("module:function", what it does in one line).
@@ -52,6 +52,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": (
         "train.command:train",
         "train a model: any stage from pretraining to DPO",
+    ),
+    "post-train": (
+        "train.rounds.post_train_command:post_train",
+        "rounds of post-training from a config, each step one of these commands",
     ),
     "average": (
         "train.averaging:average_command",
@@ -179,29 +183,39 @@ def _run(arguments: list[str]) -> int:
         if importlib.util.find_spec("libtpu") and not any(glob.glob(name) for name in others):
             os.environ.setdefault("JAX_PLATFORMS", "cpu")  # else JAX tries libtpu, which complains
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print(command_overview({name: does for name, (_, does) in COMMANDS.items()}))
         return 0
     if arguments[0] in ("--version", "-V"):
         print(f"llama-jax {__version__}")
         return 0
-    group = [command for command in COMMANDS if command.startswith(f"{arguments[0]} ")]
-    if group and arguments[1:] in ([], ["-h"], ["--help"]):
-        print(_overview(group))
+    if (group := _group(arguments[0])) and arguments[1:] in ([], ["-h"], ["--help"]):
+        print(command_overview({name: COMMANDS[name][1] for name in group}))
         return 0 if arguments[1:] else 2
-    command, rest = _split(arguments, group)
-    module, function = COMMANDS[command][0].split(":")
-    call = _bind(getattr(importlib.import_module(module), function), command, rest)
-    return call() or 0
+    return bind_command(arguments)() or 0
 
 
-def _bind(function: Callable, command: str, arguments: list[str]) -> Callable[[], int | None]:
+def bind_command(arguments: list[str]) -> Callable[[], int | None]:
+    """What the command line `arguments` calls, without calling it.
+
+    Raises `InputError` for an unknown command or a mistake in its arguments, `SystemExit` after
+    `--help`.
+    """
+    command, rest = _split(arguments)
+    module, name = COMMANDS[command][0].split(":")
+    function = getattr(importlib.import_module(module), name)
     if parses_itself(function):
-        return functools.partial(function, *arguments)
-    return bind_arguments(function, prog=f"llama-jax {command}", arguments=arguments)
+        return functools.partial(function, *rest)
+    return bind_arguments(function, prog=f"llama-jax {command}", arguments=rest)
 
 
-def _split(arguments: list[str], group: list[str]) -> tuple[str, list[str]]:
-    """The command and its arguments; `group` are the commands of two words that begin so."""
+def _group(word: str) -> list[str]:
+    """The commands of two words that begin with `word`."""
+    return [command for command in COMMANDS if command.startswith(f"{word} ")]
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command and its arguments."""
+    group = _group(arguments[0])
     num_words = 2 if group else 1
     command = " ".join(arguments[:num_words])
     if command not in COMMANDS:
@@ -226,23 +240,6 @@ def _report(message: str) -> int:
     shown = f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line
     sys.stderr.write(f"{shown}\n")  # in one piece: threads of libraries may be writing too
     return 2
-
-
-def _overview(commands: Sequence[str] = ()) -> str:
-    """What `commands`, all by default, do."""
-    names = commands or list(COMMANDS)
-    width = max(map(len, names))
-    columns = shutil.get_terminal_size().columns
-    lines = [f"  {name:<{width}}  {COMMANDS[name][1]}"[:columns] for name in names]
-    return "\n".join(
-        [
-            "usage: llama-jax COMMAND ...",
-            "",
-            *lines,
-            "",
-            "llama-jax COMMAND --help explains a command; llama-jax --version says which this is.",
-        ]
-    )
 
 
 if __name__ == "__main__":

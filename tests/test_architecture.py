@@ -56,6 +56,7 @@ ARROWS = {
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model", "llama_jax.kernels"},
     "llama_jax.plan_command": {"llama_jax.config"},
     "llama_jax.__main__": set(),
+    "llama_jax.__main__": {"llama_jax.command_overview"},
     "llama_jax.__init__": set(),
     "llama_jax.batch_files": set(),
     "llama_jax.verifiers": set(),
@@ -63,6 +64,7 @@ ARROWS = {
     "llama_jax.whole_file": set(),
     "llama_jax.json_file": set(),
     "llama_jax.command_line": set(),
+    "llama_jax.command_overview": set(),
 }  # fmt: skip
 
 HEAVY = {

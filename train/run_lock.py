@@ -1,14 +1,17 @@
-"""One training at a time in a folder: two would write over each other's checkpoints.
+"""One training, or one series of rounds, at a time in a folder: two would write over each other's
+checkpoints.
 
 The lock is the operating system's and ends with the process that holds it, however that ends. The
 file stays, and says nothing by being there.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from llama_jax.errors import InputError
@@ -18,10 +21,21 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class RunLock:
-    """A context that gives back what `take` has taken."""
+    """A context that gives back what `take` has taken.
 
-    def __init__(self, run_folder: str | Path):
+    Args:
+      work: what is done in the folder, and how to say another, for the error.
+    """
+
+    def __init__(
+        self,
+        run_folder: str | Path,
+        *,
+        work: str = "trains",
+        otherwise: str = "give another --output",
+    ):
         self._run_folder = Path(run_folder)
+        self._work, self._otherwise = work, otherwise
         self._file = None
 
     def take(self) -> None:
@@ -38,8 +52,8 @@ class RunLock:
             holder = self._holder()
             self._give_back()
             raise InputError(
-                f"{self._run_folder}: another process trains in it{holder}; wait for its end, or "
-                "give another --output"
+                f"{self._run_folder}: another process {self._work} in it{holder}; wait for its "
+                f"end, or {self._otherwise}"
             ) from None
         except OSError as error:
             self._give_back()
@@ -51,9 +65,25 @@ class RunLock:
                 file=sys.stderr,
             )
             return
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()} {socket.gethostname()}")
-        self._file.flush()
+        self._name(os.getpid())
+
+    def file_descriptors(self) -> tuple[int, ...]:
+        """To be passed on to a process that is to hold the folder as well, and if need be longer
+        than this one; none where nothing was taken."""
+        return () if self._file is None else (self._file.fileno(),)
+
+    @contextlib.contextmanager
+    def held_by(self, pid: int) -> Iterator[None]:
+        """A context in which errors name the process `pid`, which was given the descriptors."""
+        self._name(pid)
+        yield
+        self._name(os.getpid())
+
+    def _name(self, pid: int) -> None:
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.write(f"{pid} {socket.gethostname()}")
+            self._file.flush()
 
     def _holder(self) -> str:
         """The process that has the lock, and its host if it is another."""

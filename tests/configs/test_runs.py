@@ -49,6 +49,9 @@ DEVICES = {
     "reward_8b": (16,),
     "dpo_8b": (16,),
     "distill_8b": (16,),
+    "round_reward_8b": (16,),
+    "round_sft_8b": (16,),
+    "round_dpo_8b": (16,),
 }
 
 
