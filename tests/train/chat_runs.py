@@ -127,3 +127,8 @@ def reward_model(folder: Path, num_steps: int = 20) -> RunConfig:
 def dpo_here() -> RunConfig:
     """`dpo`, for `llama-jax train chat_runs.py:dpo_here` in the folder of the data."""
     return dpo(Path("."))
+
+
+def sft_here() -> RunConfig:
+    """`sft`, likewise."""
+    return sft(Path("."))

@@ -100,7 +100,7 @@ def start_rounds(
         return
     run_rounds(steps, len(wanted), output, num_rounds=config.rounds, quiet=quiet)
     if len(wanted) == len(steps):
-        print(f"{final_model(config, output)}: the model after {config.rounds} rounds")
+        print(f"{final_model(config, output)}: the model that round {config.rounds} ends with")
     else:
         print(f"{output}: done up to {wanted[-1].place}; without --until, the rest follows")
 

@@ -55,7 +55,7 @@ def test_a_round_begins_with_the_model_of_the_one_before(folder, capsys):
     assert Path("out/round-1/policy").read_text() == "a1b"
     assert Path("out/round-2/policy").read_text() == "a1b2b"
     said = capsys.readouterr()
-    assert "out/round-2/policy: the model after 2 rounds" in said.out
+    assert "out/round-2/policy: the model that round 2 ends with" in said.out
     row = next(line for line in said.out.splitlines() if "accuracy" in line)
     assert "3.0% ± 1.0%" in row and "5.0% ± 1.0%" in row
     assert "round-2/tune (5 of 6): python -m append out/round-2/policy b out/round" in said.err
