@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,10 @@ def function_at(place: str) -> Callable[[], Any]:
 def _function_in_file(file: Path, function: str) -> Callable[[], Any]:
     if not function or not file.is_file():
         raise InputError(_no_function_named(file))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(f"run_file_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
+    # By its name tyro finds the source of classes, and in it what their fields are.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     found = getattr(module, function, None)
     if not callable(found):

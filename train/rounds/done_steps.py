@@ -1,8 +1,8 @@
 """Which steps are done: `OUTPUT/steps.json`, replaced as a whole after each.
 
-A step counts as done with the command line it had, so that a config that has changed since is
-noticed before anything runs. The folder of the rounds may be moved, and how steps are launched may
-change: neither is part of what a step is.
+A step counts as done with the command line it had and the content of the files that it was given,
+so that what has changed since is noticed before anything runs. The folder of the rounds may be
+moved, and how steps are launched may change: neither is part of what a step is.
 """
 
 import json
@@ -15,6 +15,7 @@ from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
 from train.data.atomic_file import publish, written
 from train.output_folder import check_output_folder
+from train.rounds.given_files import check_given_files
 from train.rounds.plan import PlannedStep
 
 STEPS_FILE = "steps.json"
@@ -44,7 +45,8 @@ class DoneSteps:
         return len(self._records)
 
     def check(self, steps: list[PlannedStep]) -> None:
-        """Raises `InputError` that names the first step which was another when it was done."""
+        """Raises `InputError` that names the first step which was another when it was done, or read
+        something else."""
         for i in range(len(self._records)):
             record = self._records[i]
             place, line = record["step"], record["command"]
@@ -60,16 +62,20 @@ class DoneSteps:
                     "OUTPUT, or change the config back"
                 )
 
-    def add(self, done: PlannedStep, *, seconds: float) -> None:
-        """Notes, once what the step wrote can be relied on, that it is done.
+        check_given_files({record["step"]: record["given"] for record in self._records})
+
+    def add(self, done: PlannedStep, *, given: dict[str, str], seconds: float) -> None:
+        """Notes that a step is done.
 
         Args:
+          given: files that it read, see `given_files`.
           seconds: it took at its last try.
         """
         self._records.append(
             {
                 "step": done.place,
                 "command": done.identity,
+                "given": given,
                 "seconds": round(seconds, 1),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "llama_jax": __version__,
@@ -93,7 +99,7 @@ class DoneSteps:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     records = read_json(path).get("steps")
-    names = {"step": str, "command": str, "seconds": (int, float)}
+    names = {"step": str, "command": str, "given": dict, "seconds": (int, float)}
     if not isinstance(records, list) or not all(
         isinstance(record, dict)
         and all(isinstance(record.get(name), kind) for name, kind in names.items())

@@ -10,6 +10,7 @@ from llama_jax.command_line import bind_arguments
 from llama_jax.errors import InputError
 from train.rounds.post_training import PostTraining
 from train.run_source import find_rounds, function_at, named_rounds
+from train.terminal import clock_text
 
 
 def post_train(*arguments: str) -> None:
@@ -52,7 +53,7 @@ def parse_rounds(config: PostTraining, name: str, arguments: list[str]):
     import tyro
 
     def start(
-        output: tyro.conf.Positional[Path],
+        output: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUTPUT")]],
         config: Annotated[type(config), tyro.conf.arg(name="")] = config,
         *,
         until: str | None = None,
@@ -110,7 +111,8 @@ def _script(steps, done) -> str:
     lines, folders = ["set -e"], set()
     for planned in steps:
         seconds = done.seconds(planned.place)
-        lines.append(f"\n# {planned.place}" + ("" if seconds is None else " (done)"))
+        said = "" if seconds is None else f" (done in {clock_text(seconds)})"
+        lines.append(f"\n# {planned.place}{said}")
         needed = dict.fromkeys(os.path.dirname(path) for path in planned.step.outputs)
         for folder in (folder for folder in needed if folder and folder not in folders):
             lines.append(f"mkdir -p {shlex.quote(folder)}")

@@ -5,6 +5,7 @@ import time
 from typing import Protocol
 
 from train.rounds.plan import PlannedStep
+from train.rounds.run_step import Ended
 from train.terminal import clock_text
 
 
@@ -17,7 +18,7 @@ class RoundsDisplay(Protocol):
     def watch(self, line: str) -> None:
         """What it has said last."""
 
-    def end(self, planned: PlannedStep, *, seconds: float) -> None:
+    def end(self, planned: PlannedStep, ended: Ended) -> None:
         """It is done."""
 
     def close(self) -> None:
@@ -27,12 +28,12 @@ class RoundsDisplay(Protocol):
 def make_display(*, num_rounds: int, quiet: bool) -> RoundsDisplay:
     """The live one if stderr is a terminal."""
     if quiet:
-        return Silence()
+        return Quiet()
     return LiveLine(num_rounds) if sys.stderr.isatty() else PlainLines()
 
 
-class Silence:
-    """Shows nothing."""
+class Quiet:
+    """Shows nothing but what a step may have lost."""
 
     def begin(self, planned: PlannedStep, *, index: int, num_steps: int) -> None:
         pass
@@ -40,21 +41,22 @@ class Silence:
     def watch(self, line: str) -> None:
         pass
 
-    def end(self, planned: PlannedStep, *, seconds: float) -> None:
-        pass
+    def end(self, planned: PlannedStep, ended: Ended) -> None:
+        if ended.code:
+            _say(_end_line(planned, ended))
 
     def close(self) -> None:
         pass
 
 
-class PlainLines(Silence):
+class PlainLines(Quiet):
     """Two lines a step."""
 
     def begin(self, planned: PlannedStep, *, index: int, num_steps: int) -> None:
         _say(f"{planned.place} ({index + 1} of {num_steps}): {planned.line}")
 
-    def end(self, planned: PlannedStep, *, seconds: float) -> None:
-        _say(f"{planned.place}: done in {clock_text(seconds)}")
+    def end(self, planned: PlannedStep, ended: Ended) -> None:
+        _say(_end_line(planned, ended))
 
 
 class LiveLine:
@@ -86,12 +88,16 @@ class LiveLine:
     def watch(self, line: str) -> None:
         self._bar.update(self._task, text=f"{clock_text(time.monotonic() - self._began)}  {line}")
 
-    def end(self, planned: PlannedStep, *, seconds: float) -> None:
-        done = f"{planned.place}: done in {clock_text(seconds)}"
-        self._bar.console.print(done, markup=False, highlight=False)
+    def end(self, planned: PlannedStep, ended: Ended) -> None:
+        self._bar.console.print(_end_line(planned, ended), markup=False, highlight=False)
 
     def close(self) -> None:
         self._bar.stop()
+
+
+def _end_line(planned: PlannedStep, ended: Ended) -> str:
+    code = f", with code {ended.code}: see {planned.log}" if ended.code else ""
+    return f"{planned.place}: done in {clock_text(ended.seconds)}{code}"
 
 
 def _say(text: str) -> None:

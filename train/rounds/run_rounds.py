@@ -5,6 +5,7 @@ from pathlib import Path
 
 from train.rounds.done_steps import DoneSteps
 from train.rounds.evaluation_table import evaluation_table, print_table
+from train.rounds.given_files import given_files
 from train.rounds.plan import PlannedStep
 from train.rounds.rounds_display import make_display
 from train.rounds.run_step import run_step
@@ -30,9 +31,10 @@ def run_rounds(
             for index in range(len(done), wanted):
                 planned = steps[index]
                 display.begin(planned, index=index, num_steps=wanted)
-                seconds = run_step(planned, lock, watch=display.watch)
-                done.add(planned, seconds=seconds)
-                display.end(planned, seconds=seconds)
+                given = given_files(planned.step.command, output)
+                ended = run_step(planned, lock, watch=display.watch)
+                done.add(planned, given=given, seconds=ended.seconds)
+                display.end(planned, ended)
         finally:
             display.close()
     if table := evaluation_table(steps[:wanted]):

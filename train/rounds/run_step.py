@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from llama_jax.errors import InputError
 from train.rounds.plan import PlannedStep
@@ -21,8 +22,18 @@ _TAIL_BYTES = 16_384
 _PAUSE = 0.5  # seconds between two looks at what a step says
 
 
-def run_step(planned: PlannedStep, lock: RunLock, *, watch: Callable[[str], None]) -> float:
-    """Runs a step to its end; the seconds it took.
+class Ended(NamedTuple):
+    """Attributes:
+    seconds: that a step took.
+    code: it ended with, one that it may end with.
+    """
+
+    seconds: float
+    code: int
+
+
+def run_step(planned: PlannedStep, lock: RunLock, *, watch: Callable[[str], None]) -> Ended:
+    """Runs a step to its end.
 
     Args:
       lock: of the folder of the rounds; the step holds it too, so that nothing else begins there
@@ -57,13 +68,13 @@ def run_step(planned: PlannedStep, lock: RunLock, *, watch: Callable[[str], None
             f"{planned.place} failed ({_ending(code)}): {_complaint(planned.log, begin)} -- its "
             f"command: {planned.line} -- all that it said: {planned.log}"
         )
-    missing = [path for path in step.outputs if not os.path.lexists(path)]
+    missing = [path for path in step.outputs if not os.path.exists(path)]
     if missing:
         raise InputError(
             f"{planned.place}: ended well and has not written {missing[0]}, which the config says "
             f"is its output -- its command: {planned.line}"
         )
-    return time.monotonic() - start
+    return Ended(time.monotonic() - start, code)
 
 
 def _wait(process: subprocess.Popen, watch: Callable[[], None]) -> int:

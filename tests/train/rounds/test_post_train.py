@@ -81,7 +81,7 @@ def test_dry_run_is_a_shell_script_that_does_the_same(folder, capfd):
     capfd.readouterr()
     post_train("out", "--until", "round-1", "--dry-run")
     script = capfd.readouterr().out
-    assert "# round-1/tune (done)" in script and "round-2" not in script
+    assert "# round-1/tune (done in 0:00:0" in script and "round-2" not in script
 
 
 def test_until_ends_at_a_step_or_a_round_and_more_rounds_may_follow(folder, capsys):
@@ -108,6 +108,18 @@ def test_a_changed_config_is_refused_and_a_moved_folder_is_not(folder, capsys):
     Path("out").rename("moved")
     post_train("moved")
     assert Path("moved/round-2/policy").read_text() == "a1b2b"
+
+
+def test_a_file_that_changed_under_a_step_is_named_and_one_that_is_gone_is_not(folder, capsys):
+    post_train("out", "--until", "round-1/tune")
+    Path("base").write_text("other")
+    assert refused(capsys, "out") == (
+        "round-1/sample: base is not what it was when this step was done; put it back, or name "
+        "another OUTPUT"
+    )
+    Path("base").unlink()
+    post_train("out")
+    assert Path("out/round-2/policy").read_text() == "a1b2b"
 
 
 def test_a_step_that_fails_is_named_with_its_command_and_complaint(folder, capsys):
@@ -227,6 +239,18 @@ def test_a_step_that_is_none_is_refused(words, fields, said):
     assert str(error.value).startswith(said)
 
 
+def test_an_exit_code_that_is_allowed_is_said(folder, capsys):
+    from train.rounds.run_rounds import run_rounds
+
+    words = ("python", "-m", "append", "x", "y", "no_such_file")
+    config = with_step(*words, accepts=(0, 1))
+    for quiet in (False, True):
+        run_rounds(plan(config, Path(f"{quiet}")), 1, Path(f"{quiet}"), num_rounds=1, quiet=quiet)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("round-1/one: done in 0:00:0")
+        assert said.endswith(f", with code 1: see {quiet}/round-1/logs/one.log")
+
+
 def test_names_are_checked_and_given_once():
     with pytest.raises(InputError, match=r"step 'A b': must be named with small letters"):
         Step("A b", ("llama-jax", "verify"))
@@ -252,6 +276,37 @@ def test_the_opening_comes_first_and_makes_the_policy_of_round_1(folder):
     assert first.place == "round-0/start" and first.line.endswith("out/round-0/policy 0 base")
     assert second.line == "python -m append out/round-1/sampled 1 out/round-0/policy"
     assert plan(letters(), Path("out"))[0].line == "python -m append out/round-1/sampled 1 base"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["zzz", "out"], "no post-training 'zzz'; one of: post_training_8b (a function in a file"),
+        (["post_training_8", "out"], "no post-training 'post_training_8'; did you mean post_train"),
+        ([f"{RUN}s", "out"], f"{RUN.partition(':')[0]}: has no function 'letterss'; did you mean"),
+        (["--rounds", "2"], "the config comes first: llama-jax post-train RUN OUTPUT --rounds ..."),
+        ([RUN], f"Missing from llama-jax post-train {RUN}: OUTPUT the folder of all rounds."),
+        ([RUN, "out", "--nwe", "c"], "unknown option --nwe; did you mean --new?"),
+        ([RUN, "out", "--rounds", "two"], "Error parsing --rounds: invalid literal for int()"),
+        ([RUN, "base"], "--output base: is a file; name a folder"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line(folder, capsys, arguments, said):
+    with pytest.raises(SystemExit) as stop:
+        main(["post-train", *arguments])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+def test_help_lists_what_the_config_has(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["post-train", RUN, "--help"])
+    text = capsys.readouterr().out
+    for words in ("OUTPUT", "--new STR", "of each round. (default: b)", "--rounds INT", "--launch"):
+        assert words in text
+    with pytest.raises(SystemExit):
+        main(["post-train", "--list"])
+    assert capsys.readouterr().out.startswith("  post_training_8b  Llama 3.1 8B: six rounds of")
 
 
 def test_a_folder_with_something_else_is_left_alone(folder, capsys):
