@@ -48,6 +48,7 @@ class Exclamations(PostTraining):
                 "dpo",
                 ("llama-jax", "train", f"{RUNS}:dpo_here", "--output", round.path("dpo"),
                  "--initial-weights", round.path("sft/weights"), "--quiet",
+                 "--checkpoint.every-steps", 2,
                  "--stages.0.mixture.0.path", round.path("preferences")),
                 outputs=(weights,),
             ),
@@ -106,7 +107,3 @@ def write(folder: Path) -> None:
         for letter in LETTERS[::2]
     ]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))
