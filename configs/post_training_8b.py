@@ -112,7 +112,7 @@ class PostTraining8B(PostTraining):
             output = round.path(f"{name}-seed-{seed}")
             command = (
                 "llama-jax", "train", f"round_{name}_8b", "--output", output, "--seed", seed,
-                "--initial-weights", initial,
+                "--tokenizer", self.base, "--initial-weights", initial,
                 "--stages.0.mixture.0.path", round.path(f"{name}_rows"),
                 "--evaluations.0.path", round.path(f"held_out_{name}", of=0),
             )  # fmt: skip
@@ -165,16 +165,19 @@ def post_training_8b() -> PostTraining8B:
     """Llama 3.1 8B: six rounds of reward model, rejection sampling, SFT and DPO.
 
     Command: `llama-jax post-train post_training_8b runs/rounds`, in a folder with
-      `weights/llama31_8b`, made from the pretrained checkpoint by `llama-jax convert --to orbax
-      --chat-template llama31`; `weights/llama_guard_3_8b`; and `data/rounds`, with
-      `0/dialogs.jsonl`, the dialogs to begin with; for each round R from 1 `R/questions.jsonl`,
-      rows of a batch job that say `"n": 10` to 30, `R/dialogs.jsonl` and `R/pairs.jsonl`, what
-      people wrote and preferred since the round before, the answers being those of its model;
-      `safety.jsonl`, preferences between safe and unsafe answers, and between helpful ones and
-      needless refusals; and `held_out/` with `dialogs.jsonl`, `pairs.jsonl`, `questions.jsonl` and
-      `safety_questions.jsonl`, which say in their metadata whether they are harmful. Where people
-      answer between the rounds, `--until round-1` ends after the first; the same command without
-      it goes on.
+      `weights/llama31_8b`, Meta's pretrained checkpoint or what `llama-jax convert` makes of it
+      (with Meta's `tokenizer.model`, all commands speak Llama 3.1's chat format);
+      `weights/llama_guard_3_8b`; and `data/rounds`:
+        `0/dialogs.jsonl`, the dialogs to begin with;
+        `R/questions.jsonl` for each round R from 1, rows of a batch job with `"n": 10` to 30;
+        `R/dialogs.jsonl` and `R/pairs.jsonl`, what people wrote and preferred since the round
+          before, the answers being those of its model;
+        `safety.jsonl`, preferences for safe answers over unsafe ones, and for helpful answers over
+          needless refusals;
+        `held_out/`: `dialogs.jsonl`, `pairs.jsonl`, `questions.jsonl`, and `safety_questions.jsonl`
+          with `"metadata": {"harmful": ...}` in each row.
+      Where people answer between the rounds, `--until round-1` ends after the first; the same
+      command without it goes on.
     Hardware: TPU v5p:2x2x4, 16 chips, for what is trained: on a pod add `--launch train "srun"
       batch "srun"`. What else is run, and the command itself, need one host with one chip for a
       model of 16 GB.

@@ -2,13 +2,13 @@
 
 import dataclasses
 import inspect
-import re
 from typing import Annotated
 
 from llama_jax.command_line import bind_arguments
 from llama_jax.errors import InputError
 from train.config import ProfileWindow, RunConfig
-from train.run_source import find_run, load_function, named_runs
+from train.named_configs import config_docstring, take_name
+from train.run_source import find_run, named_runs
 
 
 def train(*arguments: str) -> None:
@@ -27,18 +27,10 @@ def train(*arguments: str) -> None:
     Args:
       arguments: RUN, and fields of it with their new values.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(inspect.getdoc(train).split("\nArgs:")[0] + "\n\n" + describe_runs())
-        return
-    if arguments[0] == "--list":
-        if len(arguments) > 1:
-            raise InputError(f"--list stands alone, without {arguments[1]}")
-        print(describe_runs())
-        return
-    name, *rest = arguments
-    if name.startswith("-"):
-        raise InputError(f"the run comes first: llama-jax train RUN {name} ...; --list names them")
-    parse_run(find_run(name), name, rest)()
+    taken = take_name(arguments, train, usage="llama-jax train RUN", named=named_runs())
+    if taken is not None:
+        name, rest = taken
+        parse_run(find_run(name), name, rest)()
 
 
 def parse_run(run: RunConfig, name: str, arguments: list[str]):
@@ -138,20 +130,7 @@ def start_run(run: RunConfig, *, resume: bool, quiet: bool) -> None:
             train_loop(run, quiet=quiet, changes=changes)
 
 
-def describe_runs() -> str:
-    """A line for each named run."""
-    lines = {name: _first_line(load_function(name)) for name in named_runs()}
-    width = max(map(len, lines))
-    return "\n".join(f"  {name:<{width}}  {line}" for name, line in lines.items())
-
-
 def _summary(run: RunConfig, name: str) -> str:
     if name in named_runs():
-        # Paragraphs of their own, as tyro fills lines.
-        heads = r"\n(?=(?:Command|Size|Hardware|Time|Expected loss):)"
-        return re.sub(heads, "\n\n", inspect.getdoc(load_function(name)))
+        return config_docstring(name, named_runs())
     return f"The run {name}, into {run.output}."
-
-
-def _first_line(function) -> str:
-    return (inspect.getdoc(function) or "").partition("\n")[0]

@@ -13,8 +13,9 @@ Line = tuple[str, str, str]
 
 
 def evaluation_table(steps: Sequence[PlannedStep]) -> dict[Line, dict[str, str]]:
-    """(step, task, metric) -> name of the round -> mean and standard error in percent, of the
-    `results` files of `steps`, which are done.
+    """(step, task, metric) -> name of the round -> mean and standard error in percent, and how many
+    questions have no answer where some have none; of the `results` files of `steps`, which are
+    done.
 
     Raises `InputError` naming the file if one is not what it should be.
     """
@@ -37,6 +38,8 @@ def _numbers(path: Path, results: dict[str, Any]) -> Iterator[tuple[str, str, st
             if isinstance(summary, dict):
                 for metric, found in summary["metrics"].items():
                     yield task, metric, _percent(found)
+                if summary["failed"]:
+                    yield task, "without an answer", f"{summary['failed']:,}"
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{path}: is not what evaluate or refusals writes; results of a step must be"

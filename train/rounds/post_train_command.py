@@ -1,16 +1,13 @@
 """`llama-jax post-train`: rounds of post-training by name, begun or gone on with."""
 
 import inspect
-import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 from llama_jax.command_line import bind_arguments
-from llama_jax.errors import InputError
+from train.named_configs import config_docstring, take_name
 from train.rounds.post_training import PostTraining
-from train.run_source import find_rounds, function_at, named_rounds
-from train.terminal import clock_text
+from train.run_source import find_rounds, named_rounds
 
 
 def post_train(*arguments: str) -> None:
@@ -31,18 +28,11 @@ def post_train(*arguments: str) -> None:
     Args:
       arguments: RUN, OUTPUT, and fields of RUN with their new values.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(inspect.getdoc(post_train).split("\nArgs:")[0] + "\n\n" + describe_rounds())
-        return
-    if arguments[0] == "--list":
-        if len(arguments) > 1:
-            raise InputError(f"--list stands alone, without {arguments[1]}")
-        print(describe_rounds())
-        return
-    name, *rest = arguments
-    if name.startswith("-"):
-        raise InputError(f"the config comes first: llama-jax post-train RUN OUTPUT {name} ...")
-    parse_rounds(find_rounds(name), name, rest)()
+    usage = "llama-jax post-train RUN OUTPUT"
+    taken = take_name(arguments, post_train, usage=usage, named=named_rounds())
+    if taken is not None:
+        name, rest = taken
+        parse_rounds(find_rounds(name), name, rest)()
 
 
 def parse_rounds(config: PostTraining, name: str, arguments: list[str]):
@@ -88,16 +78,17 @@ def start_rounds(
     """
     from train.rounds.check_commands import check_commands
     from train.rounds.done_steps import DoneSteps
+    from train.rounds.dry_run import shell_script
     from train.rounds.plan import cut, final_model, plan
     from train.rounds.run_rounds import run_rounds
 
     steps = plan(config, output)
     wanted = cut(steps, until)
-    done = DoneSteps(output)
-    done.check(steps)
+    done = DoneSteps(output)  # refuses a folder that holds something else
     check_commands(steps)
     if dry_run:
-        print(_script(wanted, done))
+        done.check(steps)
+        print(shell_script(wanted, done))
         return
     run_rounds(steps, len(wanted), output, num_rounds=config.rounds, quiet=quiet)
     if len(wanted) == len(steps):
@@ -106,31 +97,7 @@ def start_rounds(
         print(f"{output}: done up to {wanted[-1].place}; without --until, the rest follows")
 
 
-def _script(steps, done) -> str:
-    """The steps as a shell script: what is done already says so."""
-    lines, folders = ["set -e"], set()
-    for planned in steps:
-        seconds = done.seconds(planned.place)
-        said = "" if seconds is None else f" (done in {clock_text(seconds)})"
-        lines.append(f"\n# {planned.place}{said}")
-        needed = dict.fromkeys(os.path.dirname(path) for path in planned.step.outputs)
-        for folder in (folder for folder in needed if folder and folder not in folders):
-            lines.append(f"mkdir -p {shlex.quote(folder)}")
-            folders.add(folder)
-        lines.append(planned.line)
-    return "\n".join(lines)
-
-
-def describe_rounds() -> str:
-    """A line for each named config."""
-    lines = {name: inspect.getdoc(function_at(at)) for name, at in named_rounds().items()}
-    width = max(map(len, lines))
-    return "\n".join(
-        f"  {name:<{width}}  {(text or '').partition(chr(10))[0]}" for name, text in lines.items()
-    )
-
-
 def _summary(config: PostTraining, name: str) -> str:
     if name in named_rounds():
-        return inspect.getdoc(function_at(named_rounds()[name])) or ""
+        return config_docstring(name, named_rounds())
     return f"The rounds {name}, {config.rounds} of them."

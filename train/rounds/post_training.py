@@ -50,8 +50,8 @@ class PostTraining:
     Attributes:
       base: the pretrained checkpoint; without an opening also the policy of round 1.
       rounds: how many.
-      launch: command and what stands before it on a machine of several hosts, such as
-        `("train", "srun --nodes 8")`. Commands that are not named run on this host alone.
+      launch: command and what stands before it on a machine of several hosts: `train "srun --nodes
+        8" batch srun`. Commands that are not named run on this host alone.
     """
 
     base: str

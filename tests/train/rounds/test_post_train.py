@@ -12,7 +12,11 @@ import pytest
 
 from llama_jax.__main__ import main
 from llama_jax.errors import InputError
+from train.rounds.check_commands import check_commands
+from train.rounds.done_steps import DoneSteps
+from train.rounds.dry_run import shell_script
 from train.rounds.plan import plan
+from train.rounds.run_rounds import run_rounds
 from train.rounds.step import Step
 
 from .small_rounds import Letters, command, letters, write_programs
@@ -209,8 +213,6 @@ def with_step(*words, **fields):
 
 
 def test_every_command_line_is_read_before_the_first_step(folder):
-    from train.rounds.check_commands import check_commands
-
     for words, said in (
         ("llama-jax averag a b c", "no command 'averag'; did you mean average or "),
         ("llama-jax average a b c --overwite", "unknown option --overwite; did you mean --overw"),
@@ -240,8 +242,6 @@ def test_a_step_that_is_none_is_refused(words, fields, said):
 
 
 def test_an_exit_code_that_is_allowed_is_said(folder, capsys):
-    from train.rounds.run_rounds import run_rounds
-
     words = ("python", "-m", "append", "x", "y", "no_such_file")
     config = with_step(*words, accepts=(0, 1))
     for quiet in (False, True):
@@ -249,6 +249,11 @@ def test_an_exit_code_that_is_allowed_is_said(folder, capsys):
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("round-1/one: done in 0:00:0")
         assert said.endswith(f", with code 1: see {quiet}/round-1/logs/one.log")
+    by_hand = shell_script(plan(config, Path("out")), DoneSteps(Path("out")))
+    assert subprocess.run(["bash", "-c", by_hand], stderr=subprocess.DEVNULL).returncode == 0
+    stricter = by_hand.replace("-qxE 1", "-qxE 2")
+    assert stricter != by_hand
+    assert subprocess.run(["bash", "-c", stricter], stderr=subprocess.DEVNULL).returncode == 1
 
 
 def test_names_are_checked_and_given_once():
@@ -284,7 +289,7 @@ def test_the_opening_comes_first_and_makes_the_policy_of_round_1(folder):
         (["zzz", "out"], "no post-training 'zzz'; one of: post_training_8b (a function in a file"),
         (["post_training_8", "out"], "no post-training 'post_training_8'; did you mean post_train"),
         ([f"{RUN}s", "out"], f"{RUN.partition(':')[0]}: has no function 'letterss'; did you mean"),
-        (["--rounds", "2"], "the config comes first: llama-jax post-train RUN OUTPUT --rounds ..."),
+        (["--rounds", "2"], "the run comes first: llama-jax post-train RUN OUTPUT --rounds ..."),
         ([RUN], f"Missing from llama-jax post-train {RUN}: OUTPUT the folder of all rounds."),
         ([RUN, "out", "--nwe", "c"], "unknown option --nwe; did you mean --new?"),
         ([RUN, "out", "--rounds", "two"], "Error parsing --rounds: invalid literal for int()"),
