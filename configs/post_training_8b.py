@@ -109,18 +109,18 @@ class PostTraining8B(PostTraining):
         """A training with each seed, and their average at `result`."""
         trained = []
         for seed in self.seeds:
-            output = round.path(f"{name}-seed-{seed}")
+            output = round.path(f"{name}_seed_{seed}")
             command = (
                 "llama-jax", "train", f"round_{name}_8b", "--output", output, "--seed", seed,
                 "--tokenizer", self.base, "--initial-weights", initial,
                 "--stages.0.mixture.0.path", round.path(f"{name}_rows"),
                 "--evaluations.0.path", round.path(f"held_out_{name}", of=0),
             )  # fmt: skip
-            trained.append(Step(f"{name}-seed-{seed}", command, outputs=(f"{output}/weights",)))
+            trained.append(Step(f"{name}_seed_{seed}", command, outputs=(f"{output}/weights",)))
         weights = [step.outputs[0] for step in trained]
         command = ("average",) if len(weights) > 1 else ("convert", "--to", "orbax")
         together = ("llama-jax", *command, *weights, round.path(result), "--overwrite")
-        return [*trained, Step(f"{name}-average", together, outputs=(round.path(result),))]
+        return [*trained, Step(f"{name}_average", together, outputs=(round.path(result),))]
 
     def _answers(self, round: Round, name: str, model: str, questions: str, answers: str) -> Step:
         """Questions that could not be asked are counted and lost, and no reason to stop."""

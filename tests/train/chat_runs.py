@@ -132,3 +132,8 @@ def dpo_here() -> RunConfig:
 def sft_here() -> RunConfig:
     """`sft`, likewise."""
     return sft(Path("."))
+
+
+def reward_here() -> RunConfig:
+    """`reward_model`, likewise."""
+    return reward_model(Path("."))

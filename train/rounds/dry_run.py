@@ -1,6 +1,5 @@
 """The steps of post-training as a shell script that does the same."""
 
-import os
 import shlex
 from collections.abc import Sequence
 
@@ -17,10 +16,9 @@ def shell_script(steps: Sequence[PlannedStep], done: DoneSteps) -> str:
         seconds = done.seconds(planned.place)
         said = "" if seconds is None else f" (done in {clock_text(seconds)})"
         lines.append(f"\n# {planned.place}{said}")
-        for folder in dict.fromkeys(map(os.path.dirname, planned.step.outputs)):
-            if folder and folder not in made:
-                lines.append(f"mkdir -p {shlex.quote(folder)}")
-                made.add(folder)
+        new = [folder for folder in planned.step.folders if folder not in made]
+        lines += [f"mkdir -p {shlex.quote(folder)}" for folder in new]
+        made.update(new)
         lines.append(planned.line + _accepted(planned.step))
     return "\n".join(lines)
 

@@ -69,9 +69,7 @@ def cut(steps: list[PlannedStep], until: str | None) -> list[PlannedStep]:
     """
     if until is None:
         return steps
-    found = [
-        index for index, one in enumerate(steps) if until in (one.place, one.round.name)
-    ]  # fmt: skip
+    found = [index for index, one in enumerate(steps) if until in (one.place, one.round.name)]
     if not found:
         names = ", ".join(dict.fromkeys(one.round.name for one in steps))
         last = steps[-1].round.name

@@ -21,9 +21,10 @@ def post_train(*arguments: str) -> None:
 
     RUN is a name of the list or path/to/file.py:function. Round 2 writes OUTPUT/round-2, what its
     step sft says goes to OUTPUT/round-2/logs/sft.log. Interrupted or failed, the same command goes
-    on with the step that was not finished.
+    on with the step that was not finished. It is started on one host; --launch says how commands
+    get to several.
 
-    Example: llama-jax post-train post_training_8b runs/rounds --rounds 2 --until round-1/reward
+    Example: llama-jax post-train post_training_8b runs/rounds --rounds 2 --until round-1
 
     Args:
       arguments: RUN, OUTPUT, and fields of RUN with their new values.

@@ -6,6 +6,7 @@ answers prompts, a reward model trained on all preferences so far chooses among 
 round does is the config's to say: `round_steps` returns its command lines.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +44,10 @@ class Round:
 
 
 @dataclass(frozen=True)
-class PostTraining:
-    """Rounds of post-training. A config is a dataclass derived from this one: its fields are
-    options of the command line, its methods say what is run.
+class PostTraining(ABC):
+    """Rounds of post-training. A config is a frozen dataclass derived from this one: its fields are
+    options of the command line, its methods say what is run, and depend on nothing but the fields
+    and the round.
 
     Attributes:
       base: the pretrained checkpoint; without an opening also the policy of round 1.
@@ -63,9 +65,9 @@ class PostTraining:
         the model they end with is the policy of round 1."""
         return ()
 
+    @abstractmethod
     def round_steps(self, round: Round) -> Sequence[Step]:
         """The steps of one round, in order."""
-        raise NotImplementedError
 
     def model_of(self, round: Round) -> str:
         """The checkpoint that a round, or the opening, ends with."""

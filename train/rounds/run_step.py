@@ -43,8 +43,8 @@ def run_step(planned: PlannedStep, lock: RunLock, *, watch: Callable[[str], None
     Raises `InputError` if the step fails, with what it said last.
     """
     step = planned.step
-    for path in map(Path, (*step.outputs, planned.log)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (planned.log.parent, *map(Path, step.folders)):
+        folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with open(planned.log, "ab") as log:
         log.write(f"$ {planned.line}\n".encode())

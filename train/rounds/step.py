@@ -1,5 +1,6 @@
 """One step of post-training: a command line, as a user would type it."""
 
+import os
 import re
 import shlex
 import sys
@@ -22,8 +23,9 @@ class Step:
       name: unique in its round: small letters, digits, `_`, `.` and `-`.
       command: its words, from `llama-jax` on, or `python -m MODULE`. Numbers and paths may stand
         among them.
-      outputs: files and folders that are there when it is done. The folders they are in are made
-        before it starts.
+      outputs: files and folders that are there when it is done. Where the command names one, the
+        folder it is in is made before; what else there is, such as the `weights` of a training, the
+        command finds a place for.
       results: of `outputs`, a file that `llama-jax evaluate` or `llama-jax refusals` has written;
         its numbers are shown when the rounds are through.
       accepts: the exit codes it may end with. `batch` ends with 1 if some rows failed, which is no
@@ -57,6 +59,12 @@ class Step:
     def program(self) -> str:
         """What runs: a command of llama-jax, without its second word, or a module."""
         return self.command[2] if self.command[0] == "python" else self.command[1]
+
+    @property
+    def folders(self) -> list[str]:
+        """That must be there before it starts."""
+        named = [path for path in self.outputs if path in self.command]
+        return list(filter(None, dict.fromkeys(map(os.path.dirname, named))))
 
     def line(self, prefix: Sequence[str] = ()) -> str:
         """As it is typed into a shell."""

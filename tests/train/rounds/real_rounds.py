@@ -17,7 +17,8 @@ RUNS = Path(__file__).parents[1] / "chat_runs.py"
 
 @dataclass(frozen=True)
 class Exclamations(PostTraining):
-    """SFT on selected answers too, then DPO on the pairs that a verifier has told apart."""
+    """A reward model, sampling, SFT on selected answers too, and DPO on the pairs that the reward
+    model tells apart."""
 
     def opening(self, opening: Round) -> Sequence[Step]:
         return self._sft(opening, [])
@@ -27,29 +28,46 @@ class Exclamations(PostTraining):
         chosen, pairs, weights = map(round.path, ("chosen.jsonl", "pairs.jsonl", "dpo/weights"))
         results, policy = round.path("evaluation/results.json"), round.path("policy")
         asked = ("--questions", questions)
+        halfway = round.path("reward-run/checkpoints/000010")
+        weights_of_reward, reward = round.path("reward-run/weights"), round.path("reward")
         return (
+            self._rows(round, "preferences", "groups", ["groups_train.jsonl"], "--for", "reward"),
+            Step(
+                "reward-run",
+                ("llama-jax", "train", f"{RUNS}:reward_here", "--output", round.path("reward-run"),
+                 "--initial-weights", round.path("sft/weights", of=0), "--quiet",
+                 "--checkpoint.every-steps", 10, "--checkpoint.keep", 2,
+                 "--stages.0.mixture.0.path", round.path("groups")),
+                outputs=(halfway, weights_of_reward),
+            ),
+            Step(
+                "reward",
+                ("llama-jax", "average", halfway, weights_of_reward, reward, "--overwrite"),
+                outputs=(reward,),
+            ),
             Step(
                 "sample",
                 ("llama-jax", "batch", round.policy, questions, answers, "--max-new-tokens", 6,
                  "--no-roofline", "--rows", 4),
                 outputs=(answers,),
             ),
-            Step("verify", ("llama-jax", "verify", answers, scores, *asked), outputs=(scores,)),
+            Step(
+                "score", ("llama-jax", "score", reward, answers, scores, *asked), outputs=(scores,)
+            ),
             Step(
                 "select",
                 ("llama-jax", "select", answers, *asked, "--scores", scores, "--licence", "none",
-                 "--sft", chosen, "--preferences", pairs, "--minimum-gap", 0.5,
-                 "--minimum-score", 1),
+                 "--sft", chosen, "--preferences", pairs, "--minimum-gap", 0.1),
                 outputs=(chosen, pairs),
             ),
             *self._sft(round, round.so_far("chosen.jsonl")),
-            self._rows(round, "preferences", ["pairs_train.jsonl", pairs], "--for", "dpo"),
+            self._rows(round, "preferences", "pairs", ["pairs_train.jsonl", pairs], "--for", "dpo"),
             Step(
                 "dpo",
                 ("llama-jax", "train", f"{RUNS}:dpo_here", "--output", round.path("dpo"),
                  "--initial-weights", round.path("sft/weights"), "--quiet",
                  "--checkpoint.every-steps", 2,
-                 "--stages.0.mixture.0.path", round.path("preferences")),
+                 "--stages.0.mixture.0.path", round.path("pairs")),
                 outputs=(weights,),
             ),
             Step(
@@ -72,7 +90,7 @@ class Exclamations(PostTraining):
     def _sft(self, round: Round, files: list[str]) -> list[Step]:
         output = round.path("sft")
         return [
-            self._rows(round, "dialogs", ["dialogs_train.jsonl", *files]),
+            self._rows(round, "dialogs", "dialogs", ["dialogs_train.jsonl", *files]),
             Step(
                 "sft",
                 ("llama-jax", "train", f"{RUNS}:sft_here", "--output", output, "--quiet",
@@ -81,11 +99,12 @@ class Exclamations(PostTraining):
             ),
         ]  # fmt: skip
 
-    def _rows(self, round: Round, kind: str, files: list[str], *options: str) -> Step:
+    def _rows(self, round: Round, kind: str, name: str, files: list[str], *options: str) -> Step:
+        output = round.path(name)
         command = ("llama-jax", "data", kind, *files, *options, "--tokenizer", "tokenizer",
-                   "--row-length", 384, "--output", round.path(kind), "--overwrite",
+                   "--row-length", 384, "--output", output, "--overwrite",
                    "--workers", 1)  # fmt: skip
-        return Step(kind, command, outputs=(round.path(kind),))
+        return Step(name, command, outputs=(output,))
 
 
 def exclamations() -> Exclamations:

@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from llama_jax.errors import InputError
 from train.rounds.check_commands import check_commands
 from train.rounds.done_steps import DoneSteps
 from train.rounds.dry_run import shell_script
+from train.rounds.evaluation_table import evaluation_table, print_table
 from train.rounds.plan import plan
+from train.rounds.rounds_display import make_display
 from train.rounds.run_rounds import run_rounds
+from train.rounds.run_step import Ended
 from train.rounds.step import Step
 
 from .small_rounds import Letters, command, letters, write_programs
@@ -254,6 +258,35 @@ def test_an_exit_code_that_is_allowed_is_said(folder, capsys):
     stricter = by_hand.replace("-qxE 1", "-qxE 2")
     assert stricter != by_hand
     assert subprocess.run(["bash", "-c", stricter], stderr=subprocess.DEVNULL).returncode == 1
+
+
+def test_the_table_has_refusals_on_both_sides_and_what_was_not_answered(folder, capsys):
+    share = {"mean": 0.25, "standard_error": None}
+    part = {"questions": 4, "failed": 0, "metrics": {"refused": share}}
+    results = {"method": "20 phrases", "harmful": part, "harmless": {**part, "failed": 2}}
+    Path("rates.json").write_text(json.dumps(results))
+    config = with_step("llama-jax", "refusals", outputs=("rates.json",), results="rates.json")
+    table = evaluation_table(plan(config, Path("out")))
+    assert table == {
+        ("one", "harmful", "refused"): {"round-1": "25.0%"},
+        ("one", "harmless", "refused"): {"round-1": "25.0%"},
+        ("one", "harmless", "without an answer"): {"round-1": "2"},
+    }
+    print_table(table)
+    assert "without an answer" in capsys.readouterr().out
+
+
+def test_a_terminal_shows_the_round_the_step_and_what_it_says(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    first, second, *_ = plan(letters(), Path("out"))
+    display = make_display(num_rounds=2, quiet=False)
+    display.begin(first, index=0, num_steps=6)
+    display.watch("step 3 of 8 [bold]")
+    display.end(first, Ended(3723.4, 0))
+    display.begin(second, index=1, num_steps=6)
+    display.close()
+    said = capsys.readouterr().err
+    assert "round-1/sample: done in 1:02:03" in said and "round 1 of 2: tune" in said
 
 
 def test_names_are_checked_and_given_once():

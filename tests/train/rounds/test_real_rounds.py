@@ -1,5 +1,5 @@
-"""A round of real commands: from dialogs to a policy that was tuned, sampled, tuned again and
-averaged; killed in a training it ends with the same bits."""
+"""A round of real commands: a policy is sampled, a reward model chooses, what it chose tunes the
+next policy. Killed in a training it ends with the same bits."""
 
 import json
 import os
@@ -64,11 +64,14 @@ def last_step(run):
 
 
 def test_killed_in_a_training_it_ends_with_the_same_bits(folder):
-    finish(start(folder, "whole", "--until", "round-1/preferences"))
+    finish(start(folder, "whole", "--until", "round-1/pairs"))
     shutil.copytree(folder / "whole", folder / "killed")
     said = finish(start(folder, "whole"))
     assert "whole/round-1/policy: the model that round 1 ends with" in said
     assert "accuracy" in said and "round-1" in said
+
+    chosen = (folder / "whole/round-1/chosen.jsonl").read_text().splitlines()
+    assert chosen and json.loads(chosen[0])["provenance"]["score_model"] == "reward"
 
     process = start(folder, "killed")
     deadline = time.monotonic() + 300
