@@ -51,7 +51,7 @@ def start(folder, *arguments):
 
 def finish(process):
     """Standard output of a process that ends well."""
-    said, errors = process.communicate(timeout=600)
+    said, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors
     return said
 
@@ -74,7 +74,7 @@ def test_killed_in_a_training_it_ends_with_the_same_bits(folder):
     assert chosen and json.loads(chosen[0])["provenance"]["score_model"] == "reward"
 
     process = start(folder, "killed")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while last_step(folder / "killed/round-1/dpo") < 5:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.01)
