@@ -62,14 +62,14 @@ class PostTraining8B(PostTraining):
             Step(
                 "score",
                 ("llama-jax", "score", round.path("reward"), answers, scores,
-                 "--questions", questions, "--dtype", "bfloat16"),
+                 "--questions", questions, "--dtype", "bfloat16", "--overwrite"),
                 outputs=(scores,),
             ),
             Step(
                 "select",
                 ("llama-jax", "select", answers, "--questions", questions, "--scores", scores,
                  "--licence", self.licence, "--sft", chosen, "--preferences", pairs,
-                 "--minimum-gap", self.minimum_gap),
+                 "--minimum-gap", self.minimum_gap, "--overwrite"),
                 outputs=(chosen, pairs),
             ),
             # SFT begins with the pretrained model, DPO with what SFT has made of it.
@@ -136,7 +136,7 @@ class PostTraining8B(PostTraining):
         questions = f"{held_out}/safety_questions.jsonl"
         answers, rows = round.path("safety_answers.jsonl"), round.path("safety_rows.jsonl")
         verdicts, rates = round.path("safety_verdicts.jsonl"), round.path("refusals.json")
-        refusals = ("llama-jax", "refusals", answers, "--questions", questions)
+        refusals = ("llama-jax", "refusals", answers, "--questions", questions, "--overwrite")
         return [
             Step(
                 "evaluate",

@@ -2,6 +2,7 @@
 option of the last round would else be found after days."""
 
 import importlib.util
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,11 @@ def check_command(command: Sequence[str]) -> None:
         name, *options = arguments[1:]
         parse_run(find_run(name), name, options)
     else:
-        bind_command(arguments)
+        call = bind_command(arguments)
+        bound = inspect.signature(call.func).bind(*call.args, **call.keywords)
+        bound.apply_defaults()
+        if bound.arguments.get("overwrite") is False:
+            raise InputError("add --overwrite, or it cannot be started again after it was killed")
 
 
 def _is_module(name: str) -> bool:

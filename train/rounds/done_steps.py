@@ -13,7 +13,7 @@ from typing import Any
 from llama_jax import __version__
 from llama_jax.errors import InputError
 from llama_jax.json_file import read_json
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import remove_leftovers, write_lines
 from train.output_folder import check_output_folder
 from train.rounds.given_files import check_given_files
 from train.rounds.plan import PlannedStep
@@ -84,12 +84,10 @@ class DoneSteps:
         self.write()
 
     def write(self) -> None:
-        """Writes the file."""
+        """Writes the file. To be called by who holds the folder."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{STEPS_FILE}.temporary")
-        with written(temporary) as file:
-            file.write(json.dumps({"steps": self._records}, indent=2).encode() + b"\n")
-        publish(temporary, self._path)
+        remove_leftovers(self._path)
+        write_lines(self._path, [json.dumps({"steps": self._records}, indent=2)])
 
     def seconds(self, place: str) -> float | None:
         """That a done step took."""

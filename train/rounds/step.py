@@ -17,7 +17,7 @@ class Step:
     """A command line and what it leaves behind.
 
     A step that was killed is started again with the same words, so they must be those of a command
-    that goes on or starts over: `data` and `average` need `--overwrite`, all others need nothing.
+    that goes on or starts over: whatever has an option `--overwrite` must be given it.
 
     Attributes:
       name: unique in its round: small letters, digits, `_`, `.` and `-`.

@@ -27,7 +27,7 @@ class Exclamations(PostTraining):
         questions, answers, scores = "questions.jsonl", round.path("answers.jsonl"), round.path("s")
         chosen, pairs, weights = map(round.path, ("chosen.jsonl", "pairs.jsonl", "dpo/weights"))
         results, policy = round.path("evaluation/results.json"), round.path("policy")
-        asked = ("--questions", questions)
+        asked = ("--questions", questions, "--overwrite")
         halfway = round.path("reward-run/checkpoints/000010")
         weights_of_reward, reward = round.path("reward-run/weights"), round.path("reward")
         return (

@@ -224,6 +224,7 @@ def test_every_command_line_is_read_before_the_first_step(folder):
         ("llama-jax train tiny_cpu --sed 3", "unknown option --sed; did you mean --seed?"),
         ("python -m no_such_module", "there is no Python module 'no_such_module'"),
         ("llama-jax verify --help", "asks for help"),
+        ("llama-jax average a b c", "add --overwrite, or it cannot be started again after it w"),
     ):
         with pytest.raises(InputError) as error:
             check_commands(plan(with_step(*shlex.split(words)), Path("out")))
