@@ -55,7 +55,6 @@ ARROWS = {
     "llama_jax.machine_roofline": set(),
     "llama_jax.doctor": {"llama_jax.config", "llama_jax.model", "llama_jax.kernels"},
     "llama_jax.plan_command": {"llama_jax.config"},
-    "llama_jax.__main__": set(),
     "llama_jax.__main__": {"llama_jax.command_overview"},
     "llama_jax.__init__": set(),
     "llama_jax.batch_files": set(),
