@@ -39,7 +39,7 @@ def byte_level_json(
     }
     processors: list[dict[str, Any]] = [byte_level]
     if bos is not None:
-        processors.append(_put_before_every_text(*bos))
+        processors.append(put_before_every_text(*bos))
     tokenizer = {
         "version": "1.0",
         "truncation": None,
@@ -112,7 +112,7 @@ def _byte_level_pre_tokenizer(*, use_regex: bool) -> dict[str, Any]:
     }
 
 
-def _put_before_every_text(token: str, token_id: int) -> dict[str, Any]:
+def put_before_every_text(token: str, token_id: int) -> dict[str, Any]:
     def bos(type_id: int) -> dict[str, Any]:
         return {"SpecialToken": {"id": token, "type_id": type_id}}
 

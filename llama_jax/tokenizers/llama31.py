@@ -27,7 +27,7 @@ SPLIT_PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-_NAMED_SPECIAL_TOKENS = (
+NAMED_SPECIAL_TOKENS = (
     "<|begin_of_text|>",
     "<|end_of_text|>",
     "<|reserved_special_token_0|>",
@@ -46,10 +46,10 @@ SPECIAL_TOKENS: dict[str, int] = {
     token: NUM_RANKS + index
     for index, token in enumerate(
         (
-            *_NAMED_SPECIAL_TOKENS,
+            *NAMED_SPECIAL_TOKENS,
             *(
                 f"<|reserved_special_token_{number}|>"
-                for number in range(2, 2 + NUM_SPECIAL_TOKENS - len(_NAMED_SPECIAL_TOKENS))
+                for number in range(2, 2 + NUM_SPECIAL_TOKENS - len(NAMED_SPECIAL_TOKENS))
             ),
         )
     )
