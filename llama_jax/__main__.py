@@ -73,6 +73,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train.data.examples.preferences_command:preferences_command",
         "compared answers to packed rows for DPO or a reward model",
     ),
+    "tokenizer train": (
+        "train.tokenizer.train_command:train_command",
+        "a new tokenizer from text in one or many languages",
+    ),
+    "tokenizer report": (
+        "train.tokenizer.report_command:report_command",
+        "how well tokenizers do on text, language by language",
+    ),
     "generate": (
         "infer.generate_command:generate",
         "continue one or many prompts in a batch",
