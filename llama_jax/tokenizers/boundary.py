@@ -8,7 +8,11 @@ from llama_jax.errors import InputError
 def well_formed(text: str) -> str:
     """`text` with each lone surrogate replaced by U+FFFD. A str of Python can hold half a surrogate
     pair (JSON may bring one in), which UTF-8, and hence the tokenizer libraries, cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def check_ids(ids: Sequence[int], *, vocab_size: int) -> None:

@@ -103,14 +103,13 @@ class Llama31Tokenizer:
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Ids of `text` as Meta's tokenizer gives them, without BOS and EOS."""
-        allowed_special = frozenset(SPECIAL_TOKENS) if allow_special else frozenset()
-        return [
-            token_id
-            for part in _cut_for_tiktoken(text)
-            for token_id in self._encoding.encode(
-                part, allowed_special=allowed_special, disallowed_special=()
-            )
-        ]
+        ids: list[int] = []
+        for part in _cut_for_tiktoken(text):
+            if allow_special:
+                ids += self._encoding.encode(part, allowed_special="all")
+            else:
+                ids += self._encoding.encode_ordinary(part)
+        return ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Text of `ids`; `InputError` on an id outside the vocabulary."""
@@ -129,6 +128,9 @@ def _cut_for_tiktoken(text: str) -> Iterator[str]:
     consecutive spaces or consecutive non-spaces."""
     for slice_start in range(0, len(text), MAX_SLICE_CHARS):
         piece = text[slice_start : slice_start + MAX_SLICE_CHARS]
+        if len(piece) <= MAX_RUN_CHARS:  # most texts, which need not be searched
+            yield piece
+            continue
         part_start = 0
         for run in _LONG_RUN.finditer(piece):
             for cut in range(run.start() + MAX_RUN_CHARS, run.end(), MAX_RUN_CHARS):

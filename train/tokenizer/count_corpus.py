@@ -12,8 +12,8 @@ from train.data.unit_files import MAX_COMPLAINTS, check_complaint
 from train.tokenizer.corpus import check_not_empty
 from train.tokenizer.text_blocks import text_blocks
 
-# Characters of distinct words, of all languages together. Counts and trainer hold about 30 bytes for
-# each, which makes 0.6 GB.
+# Characters of distinct words, of all languages together. Counts and trainer hold about 30 bytes
+# for each, which makes 0.6 GB.
 MAX_DISTINCT_CHARACTERS = 20_000_000
 
 
