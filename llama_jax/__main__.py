@@ -41,6 +41,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "llama_jax.checkpoints.merged_source:merge_command",
         "a LoRA adapter into the weights of its base model",
     ),
+    "retokenize": (
+        "llama_jax.checkpoints.retokenized_source:retokenize_command",
+        "a checkpoint with another tokenizer, to be trained on",
+    ),
     "inspect": (
         "llama_jax.checkpoints.inspect:inspect_command",
         "what a checkpoint is: format, config, sizes, tokenizer",
