@@ -4,7 +4,8 @@ retokenize`.
 The rows of the embedding, and of an untied head, are made anew: a new token's row is the mean of
 the rows of the old tokens that write the same text. A token that both tokenizers have keeps its row
 (special tokens by name, others by their bytes). One that is only a part of a character has the mean
-of its bytes' rows. It is where training on, not answering, can begin.
+of its bytes' rows. One that the old tokenizer cannot write, as SmolLM2's cannot some control
+characters, has the mean of all rows. It is where training on, not answering, can begin.
 
 Reference: L. Gee et al., Fast vocabulary transfer for language model compression, EMNLP 2022.
 """
@@ -45,7 +46,8 @@ class RetokenizedSource:
         self, source: TensorSource, pieces: Sequence[Sequence[int]], *, assets: Assets
     ) -> None:
         """Args:
-        pieces: for each new id, the old ids whose rows' mean it gets; `pieces_of_tokens`.
+        pieces: for each new id, the old ids whose rows' mean it gets, or none for the mean of all;
+          see `pieces_of_tokens`.
         assets: the new tokenizer's files.
         """
         self._source, self._pieces = source, pieces
@@ -63,14 +65,15 @@ class RetokenizedSource:
         if name not in _BY_TOKEN:
             return self._source.read(name, index)
         old = self._source.read(name)
+        mean_of_all = old.mean(0, dtype=np.float32)
         new = np.empty(self.tensors[name].shape, np.float32)
         for row, ids in enumerate(self._pieces):
-            new[row] = old[list(ids)].astype(np.float32).mean(0)
+            new[row] = old[list(ids)].mean(0, dtype=np.float32) if ids else mean_of_all
         return cast_tensor(new, self.tensors[name].dtype, name)[index]
 
 
 def pieces_of_tokens(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
-    """For each id of `new`, the ids of `old` that write the same; at least one."""
+    """For each id of `new`, the ids of `old` that write the same; none if it cannot."""
     old_bytes, new_bytes = TokenBytes(old), TokenBytes(new)
     old_special = set(old.special_tokens.values())
     # SentencePiece has bytes that are characters twice. The piece, which comes later, is in use.
@@ -94,12 +97,10 @@ def pieces_of_tokens(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
 
 def _encoded(token: bytes, old: Tokenizer, by_bytes: dict[bytes, int]) -> list[int]:
     try:
-        ids = old.encode(token.decode())
+        return old.encode(token.decode())
     except UnicodeDecodeError:
-        ids = [by_bytes[byte] for byte in (token[i : i + 1] for i in range(len(token)))]
-    if not ids:
-        raise InputError(f"the old tokenizer writes nothing for the new token {token!r}")
-    return ids
+        singles = (token[place : place + 1] for place in range(len(token)))
+        return [by_bytes[byte] for byte in singles if byte in by_bytes]
 
 
 def _assets(old: Assets, tokenizer: Path) -> Assets:
@@ -150,7 +151,9 @@ def retokenize_command(
     changed = RetokenizedSource(opened, pieces, assets=_assets(opened.assets, tokenizer))
     done = convert(changed, destination, to=to, dtype=dtype, overwrite=overwrite, quiet=quiet)
     kept = sum(len(ids) == 1 for ids in pieces)
+    unwritten = sum(not ids for ids in pieces)
     print(
         f"{destination}: {old.vocab_size:,} tokens to {new.vocab_size:,}, of which {kept:,} have "
-        f"the row of one old token; {done}, verified"
+        f"the row of one old token and {unwritten:,}, which the old tokenizer cannot write, the "
+        f"mean of all; {done}, verified"
     )

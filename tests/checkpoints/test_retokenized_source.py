@@ -9,14 +9,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 
 from llama_jax.__main__ import main
 from llama_jax.checkpoints.formats import open_source
 from llama_jax.checkpoints.huggingface import HuggingFaceSink
 from llama_jax.checkpoints.interface import Assets
-from llama_jax.checkpoints.retokenized_source import pieces_of_tokens
+from llama_jax.checkpoints.retokenized_source import RetokenizedSource, pieces_of_tokens
 from llama_jax.config import TINY
 from llama_jax.tokenizers import load_tokenizer
+from llama_jax.tokenizers.huggingface import HuggingFaceTokenizer
 from llama_jax.tokenizers.sentencepiece import SentencePieceTokenizer
 from llama_jax.tokenizers.training.sentencepiece_to_huggingface import sentencepiece_to_huggingface
 from llama_jax.tokenizers.training.sentencepiece_training import train_sentencepiece
@@ -149,6 +151,21 @@ def test_the_same_tokenizer_changes_nothing(old_files, tmp_path):
     for token_id, ids in enumerate(pieces):
         if token_id and library.id_to_piece(token_id) not in twice:
             assert ids == [token_id]
+
+
+def test_what_the_old_tokenizer_cannot_write_has_the_mean_of_all_rows(make_source, new_folder):
+    library = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    files = {"tokenizer.json": library.to_str().encode()}
+    pieces = pieces_of_tokens(HuggingFaceTokenizer(files, place="here"), load_tokenizer(new_folder))
+    new = load_tokenizer(new_folder)
+    assert pieces[new.encode("ท")[0]] == []
+    assert pieces[new.encode("a")[0]] == [0]
+    source, tensors = make_source(tied=False)
+    changed = RetokenizedSource(open_source(source), [[0, 1], []], assets=Assets({}, {}))
+    rows = changed.read("head")
+    np.testing.assert_allclose(rows[0], tensors["head"][:2].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(rows[1], tensors["head"].mean(0), rtol=1e-5, atol=1e-7)
+    assert changed.read("head", (slice(1, 2), slice(3))).tobytes() == rows[1:2, :3].tobytes()
 
 
 def test_bad_input(make_source, new_folder, tmp_path, capsys):
