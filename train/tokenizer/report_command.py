@@ -12,7 +12,7 @@ from llama_jax.errors import InputError
 from llama_jax.machine_description import describe_machine
 from llama_jax.tokenizers import load_tokenizer, tokenizer_hash
 from llama_jax.tokenizers.interface import Tokenizer
-from train.data.atomic_file import publish, written
+from llama_jax.whole_file import whole_file
 from train.data.corpus_files import CorpusFile
 from train.output_folder import check_output_folder
 from train.tokenizer.corpus import check_not_empty, corpus_by_language, named_input
@@ -152,7 +152,5 @@ def _write(output: Path, result: Mapping[str, Any]) -> None:
         ("report.json", lambda file: file.write(json.dumps(result, indent=2).encode())),
         ("report.png", lambda file: figure.savefig(file, format="png")),
     ):
-        temporary = output / f".{name}.tmp"
-        with written(temporary) as file:
+        with whole_file(output / name) as file:
             write(file)
-        publish(temporary, output / name)
