@@ -11,6 +11,9 @@ with its answer and a scorer. Per task:
                            right and wrong ones make better rows, through the printed commands
     OUT/held_out.jsonl     questions that are in none of the others, to be answered without chance
 
+With `--parts N` the training questions are dealt into N folders, OUT/part-1 and so on, for rounds
+that shall each ask new ones.
+
 Question i of seed s is drawn with s + i, so two seeds that lie near share questions. The held-out
 ones are drawn with the numbers that follow the training's, and whatever of the training is asked
 there by chance too, as happens in small tasks, is left out of the training.
@@ -46,6 +49,7 @@ def export(
     config: str = "{}",
     samples: int = 16,
     temperature: float = 1.0,
+    parts: int = 1,
 ) -> None:
     """Writes questions, answers and pairs of tasks of reasoning-gym, and prints what to do next.
 
@@ -60,9 +64,12 @@ def export(
       config: JSON object, fields of the tasks' own config, such as '{"max_terms": 3}'.
       samples: answers to each question of questions.jsonl.
       temperature: they are sampled with.
+      parts: into how many folders the training questions are dealt, none of them in two.
     """
     if train < 1 or held_out < 1:
         raise InputError("--train and --held-out must be at least 1")
+    if not 1 <= parts <= train:
+        raise InputError(f"--parts {parts}: must be at least 1, and --train at most")
     if not task or len(set(task)) < len(task):
         raise InputError("--task: give at least one, and each once")
     try:
@@ -72,39 +79,49 @@ def export(
     if not isinstance(fields, dict) or {"seed", "size"} & fields.keys():
         raise InputError("--config: must be a JSON object without seed and size, which are options")
     output.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("sft", "preferences", "questions", "held_out")
-    }
+    asked: list[dict[str, Any]] = []
+    dealt: list[dict[str, list[dict[str, Any]]]] = [
+        {"sft": [], "preferences": [], "questions": []} for _ in range(parts)
+    ]
     for name in task:
         measured = ReasoningGymTask(name, seed + train, held_out, fields)
         apart = {measured.question(index).text for index in range(held_out)}
-        rows["held_out"] += [
+        asked += [
             _asked(measured, index, part="held-out", temperature=0) for index in range(held_out)
         ]
         learnt = ReasoningGymTask(name, seed, train, fields)
-        for index in _new_questions(learnt, apart):
+        for count, index in enumerate(_new_questions(learnt, apart)):
+            rows = dealt[count % parts]
             rows["questions"].append(
                 _asked(learnt, index, part="train", n=samples, temperature=temperature)
             )
             rows["sft"].append(_sft_row(learnt, index))
             if (wrong := wrong_answer(learnt, index)) is not None:
                 rows["preferences"].append(_preference_row(learnt, index, wrong))
-    for name, some in rows.items():
-        path = output / f"{name}.jsonl"
-        write_lines(path, (json.dumps(row, ensure_ascii=False) for row in some))
-        print(f"{path}: {len(some):,} rows", file=sys.stderr)
-    print(
-        f"llama-jax batch MODEL {output}/questions.jsonl {output}/answers.jsonl --format chat\n"
-        f"llama-jax verify {output}/answers.jsonl {output}/scores.jsonl "
-        f"--questions {output}/questions.jsonl\n"
-        f"python -m configs.reasoning_gym_pairs {output}/answers.jsonl "
-        f"--questions {output}/questions.jsonl --scores {output}/scores.jsonl --licence LICENCE "
-        f"--output {output}/own-mistakes.jsonl\n"
-        f"llama-jax select {output}/answers.jsonl --questions {output}/questions.jsonl "
-        f"--scores {output}/scores.jsonl --licence LICENCE --sft {output}/own-sft.jsonl "
-        f"--preferences {output}/own-preferences.jsonl --minimum-score 1 --minimum-gap 0.5\n"
-        f"llama-jax evaluate MODEL {output}/held_out.jsonl --output {output}/evaluation"
-    )
+    _write(output / "held_out.jsonl", asked)
+    folders = [output / f"part-{part + 1}" for part in range(parts)] if parts > 1 else [output]
+    for folder, rows in zip(folders, dealt, strict=True):
+        folder.mkdir(exist_ok=True)
+        for name, some in rows.items():
+            _write(folder / f"{name}.jsonl", some)
+    for folder in folders:
+        print(
+            f"llama-jax batch MODEL {folder}/questions.jsonl {folder}/answers.jsonl --format chat\n"
+            f"llama-jax verify {folder}/answers.jsonl {folder}/scores.jsonl "
+            f"--questions {folder}/questions.jsonl\n"
+            f"python -m configs.reasoning_gym_pairs {folder}/answers.jsonl "
+            f"--questions {folder}/questions.jsonl --scores {folder}/scores.jsonl "
+            f"--licence LICENCE --output {folder}/own-mistakes.jsonl\n"
+            f"llama-jax select {folder}/answers.jsonl --questions {folder}/questions.jsonl "
+            f"--scores {folder}/scores.jsonl --licence LICENCE --sft {folder}/own-sft.jsonl "
+            f"--preferences {folder}/own-preferences.jsonl --minimum-score 1 --minimum-gap 0.5"
+        )
+    print(f"llama-jax evaluate MODEL {output}/held_out.jsonl --output {output}/evaluation")
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+    print(f"{path}: {len(rows):,} rows", file=sys.stderr)
 
 
 def wrong_answer(task: ReasoningGymTask, index: int) -> str | None:

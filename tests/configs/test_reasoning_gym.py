@@ -39,6 +39,17 @@ def test_held_out_questions_are_in_no_other_file(folder):
     assert 20 < len(asked["sft"]) == len(set(asked["sft"])) < 150
 
 
+def test_parts_share_no_question_and_are_all_of_them(folder, tmp_path):
+    options = {"task": ("chain_sum",), "train": 150, "held_out": 30, "config": SMALL}
+    export(tmp_path, **options, samples=4, parts=3)
+    assert read(tmp_path / "held_out.jsonl") == read(folder / "held_out.jsonl")
+    for name in ("sft", "preferences", "questions"):
+        rows = [read(tmp_path / f"part-{part}" / f"{name}.jsonl") for part in (1, 2, 3)]
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
+        together = sorted(json.dumps(row) for some in rows for row in some)
+        assert together == sorted(json.dumps(row) for row in read(folder / f"{name}.jsonl"))
+
+
 def test_the_answers_are_what_the_verifier_calls_right_and_wrong(folder):
     for row in read(folder / "sft.jsonl"):
         assert verify(row["provenance"], row["messages"][-1]["content"]) == 1
@@ -80,6 +91,8 @@ def test_wrong_answers_are_wrong_in_other_tasks_too(name):
     "fields, message",
     [
         ({"train": 0}, "--train and --held-out"),
+        ({"parts": 0}, "--parts 0: must be at least 1"),
+        ({"parts": 3}, "--parts 3: must be at least 1, and --train at most"),
         ({"task": ()}, "--task: give at least one"),
         ({"task": ("chain_sum", "chain_sum")}, "each once"),
         ({"config": "{"}, "--config: not valid JSON"),

@@ -52,6 +52,8 @@ DEVICES = {
     "round_reward_8b": (16,),
     "round_sft_8b": (16,),
     "round_dpo_8b": (16,),
+    "smollm2_sums_sft": (1, 2),
+    "smollm2_sums_selected": (1, 2),
 }
 
 
