@@ -17,7 +17,7 @@ PACKAGE_ARROWS = {
     "sharding": {"llama_jax"},
     "train": {"llama_jax", "sharding"},
     "infer": {"llama_jax", "sharding"},
-    "configs": {"llama_jax", "sharding", "train"},
+    "configs": {"llama_jax", "sharding", "train", "infer"},
 }
 # Room of llama_jax -> the rooms it may import from, besides itself. `OPEN` is open to all.
 OPEN = {
