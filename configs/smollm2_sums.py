@@ -80,7 +80,7 @@ class SmolLM2Sums(PostTraining):
         questions = round.path(f"questions/part-{round.number + 1}/questions.jsonl", of=0)
         answers, scores = round.path("answers.jsonl"), round.path("scores.jsonl")
         chosen = round.path("chosen.jsonl")
-        asked = ("--questions", questions)
+        asked = ("--questions", questions, "--overwrite")
         return (
             Step(
                 "sample",
@@ -142,8 +142,12 @@ def smollm2_sums() -> SmolLM2Sums:
       llama-jax post-train smollm2_sums runs/sums
       llama-jax convert runs/sums/round-2/sft/weights sums-hf --to hf
     Hardware: two CPU cores, 4 GB of memory.
-    Time: TIME
-    Expected result: RESULT
+    Time: an estimate for idle cores: 41,000 tokens of training at 130 a second, 4 evaluations of 35
+      seconds, 2 times 1,100 answers in 90 seconds: 11 minutes. Cores that others use as well take
+      several times as long.
+    Expected result: of 300 sums that are in no training, the base model answers none in the 8
+      tokens it has. Measured with two seeds: 48.7 and 50.3 % after SFT, 67.0 and 57.3 % after round
+      1 (`tests/benchmarks/results/smollm2_sums.json`).
     """
     return SmolLM2Sums(
         base="weights/smollm2",
@@ -168,8 +172,8 @@ def smollm2_sums_sft() -> RunConfig:
     Command: `llama-jax train smollm2_sums_sft`, as a step of `llama-jax post-train smollm2_sums`,
       which says where rows, weights and output are.
     Hardware: two CPU cores.
-    Time: TIME
-    Expected loss: RESULT
+    Time: an estimate for idle cores: 10,240 tokens at 130 a second, 80 seconds and the start.
+    Expected loss: 0.3 to 0.4 nats a token of the answers in the last steps, measured.
     """
     return _run(num_steps=20)
 
@@ -180,8 +184,8 @@ def smollm2_sums_selected() -> RunConfig:
     Command: `llama-jax train smollm2_sums_selected`, as a step of `llama-jax post-train
       smollm2_sums`, which says where rows, weights and output are.
     Hardware: two CPU cores.
-    Time: TIME
-    Expected loss: RESULT
+    Time: an estimate for idle cores: 15,360 tokens at 130 a second, 2 minutes and the start.
+    Expected loss: 0.3 to 0.4 nats a token of the answers in the last steps, measured.
     """
     return _run(num_steps=30)
 

@@ -137,8 +137,8 @@ def test_smollm2_learns_to_add_and_transformers_answers_the_same(tmp_path):
     run_and_kill(tmp_path, "smollm2_sums", {})
     base, sft, first, second = accuracies(tmp_path, "whole")
     spread = json.loads(RESULTS.read_text())["spread"]
-    assert sft - base > spread["sft"]
-    assert second - sft > max(spread["sft"], spread["round 2"])
+    assert sft - base > max(spread.values())
+    assert second - sft > max(spread.values())
     assert accuracies(tmp_path, "killed") == [base, sft, first, second]
     check_same_weights(tmp_path)
     check_held_out_questions_are_in_no_training(tmp_path)
@@ -148,7 +148,7 @@ def test_smollm2_learns_to_add_and_transformers_answers_the_same(tmp_path):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     evaluation = tmp_path / "whole/round-2/evaluate"
-    asked = [json.loads(line) for line in (evaluation / "questions.jsonl").open()][:40]
+    asked = [json.loads(line) for line in (evaluation / "rows.jsonl").open()][:40]
     answers = [json.loads(line) for line in (evaluation / "answers.jsonl").open()]
     for question, answer in zip(asked, answers, strict=False):
         prompt = tokenizer.apply_chat_template(
