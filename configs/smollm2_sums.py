@@ -147,7 +147,7 @@ def smollm2_sums() -> SmolLM2Sums:
       several times as long.
     Expected result: of 300 sums that are in no training, the base model answers none in the 8
       tokens it has. Measured with two seeds: 48.7 and 50.3 % after SFT, 67.0 and 57.3 % after round
-      1 (`tests/benchmarks/results/smollm2_sums.json`).
+      1, and with the first 74.7 % after round 2 (`tests/benchmarks/results/smollm2_sums.json`).
     """
     return SmolLM2Sums(
         base="weights/smollm2",
