@@ -179,7 +179,7 @@ def smollm2_sums_sft() -> RunConfig:
 
 
 def smollm2_sums_selected() -> RunConfig:
-    """SmolLM2-135M on the package's answers and on those of its own that are right.
+    """SmolLM2-135M on the package's answers and its own right ones.
 
     Command: `llama-jax train smollm2_sums_selected`, as a step of `llama-jax post-train
       smollm2_sums`, which says where rows, weights and output are.

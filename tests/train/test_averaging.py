@@ -75,7 +75,7 @@ def test_command_averages_any_formats(run, tmp_path, capsys):
     llama_jax.save_checkpoint(tmp_path / "hf", TINY, make_params(7), format="hf")
     a, b, c, mean = step_folder(run, 1), tmp_path / "hf", step_folder(run, 3), tmp_path / "mean"
     with pytest.raises(SystemExit) as stop:
-        main(["average", str(a), str(b), str(c), str(mean), "--quiet"])
+        main(["average", str(a), str(b), str(c), str(mean)])
     assert stop.value.code == 0
     assert "mean of 3" in capsys.readouterr().out
     config, params = llama_jax.load_checkpoint(mean)

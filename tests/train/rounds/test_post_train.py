@@ -320,7 +320,10 @@ def test_the_opening_comes_first_and_makes_the_policy_of_round_1(folder):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["zzz", "out"], "no post-training 'zzz'; one of: post_training_8b (a function in a file"),
+        (
+            ["zzz", "out"],
+            "no post-training 'zzz'; one of: post_training_8b, smollm2_sums (a function",
+        ),
         (["post_training_8", "out"], "no post-training 'post_training_8'; did you mean post_train"),
         ([f"{RUN}s", "out"], f"{RUN.partition(':')[0]}: has no function 'letterss'; did you mean"),
         (["--rounds", "2"], "the run comes first: llama-jax post-train RUN OUTPUT --rounds ..."),

@@ -74,7 +74,7 @@ def test_its_scores_are_what_select_takes(tmp_path):
     "metadata, message",
     [
         (None, "metadata.verifier: missing"),
-        ({"verifier": "oracle"}, "'oracle' is unknown; use exact or reasoning-gym"),
+        ({"verifier": "oracle"}, "'oracle' is unknown; use exact, number, reasoning-gym or ifeval"),
         ({"verifier": "exact", "answer": 3}, "metadata.answer: must be str, not 3"),
         ({"verifier": "exact", "answer": " \n"}, "metadata.answer: is empty"),
         (
