@@ -11,7 +11,7 @@ from train.config import BatchStep, RunConfig
 
 
 def llama_405b() -> RunConfig:
-    """Llama 3.1 405B from random weights to the published average: nine stages, 16.4T tokens.
+    """Llama 3.1 405B from random weights to its average: nine stages, 16.4T tokens.
 
     Command: on every host, `llama-jax train llama_405b`; the folder holds the data of
       `pretrain_405b`, `long_context_405b` and `anneal_405b`.

@@ -10,7 +10,7 @@ from train.stages.pretrain import RampStep, pretrain_stages
 
 
 def pretrain_405b_65m() -> RunConfig:
-    """Llama 3.1 405B with a last batch of 64 x 2^20 = 67,108,864 tokens: 8,192 rows of 8,192.
+    """Llama 3.1 405B with a last batch of 67,108,864 tokens: 8,192 rows of 8,192.
 
     Command: on every host, `llama-jax train pretrain_405b_65m`; the folder as for `pretrain_405b`.
     Hardware: TPU v5p:16x16x16, 4,096 chips; the last steps have four micro-batches of what
